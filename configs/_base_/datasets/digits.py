@@ -1,0 +1,34 @@
+# Light views: on small centred digits, strong crops and colours hurt.
+view_pipeline = [
+    dict(
+        type='RandomResizedCrop',
+        size=16,
+        scale=(0.6, 1.0),
+        ratio=(0.8, 1.25)),
+    dict(type='RandomRotation', degrees=15),
+    dict(
+        type='RandomApply',
+        transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4)],
+        prob=0.8),
+]
+train_pipeline = [
+    dict(type='MultiView', num_views=2, transforms=[view_pipeline]),
+    dict(type='PackSelfSupInputs')
+]
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='EmbeddedDigits', split='train', pipeline=train_pipeline))
+
+custom_hooks = [
+    dict(
+        type='SubnetEvalHook',
+        interval=10,
+        train_dataset=dict(type='EmbeddedDigits', split='train'),
+        test_dataset=dict(type='EmbeddedDigits', split='test'))
+]

@@ -1,0 +1,13 @@
+_base_ = 'mmselfsup::selfsup/_base_/default_runtime.py'
+
+custom_imports = dict(imports=['dspnet_mm'], allow_failed_imports=False)
+
+model_wrapper_cfg = dict(type='SupernetDistributed')
+
+vis_backends = [
+    dict(type='LocalVisBackend'),
+    dict(type='TensorboardVisBackend')
+]
+visualizer = dict(vis_backends=vis_backends)
+
+randomness = dict(seed=0)

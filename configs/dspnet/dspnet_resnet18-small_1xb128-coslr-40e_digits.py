@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/models/dspnet_resnet18-small.py',
+    '../_base_/datasets/digits.py',
+    '../_base_/schedules/sgd_coslr.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    family=dict(input_size=16),
+    # Of the training images.
+    data_preprocessor=dict(mean=(78., 78., 78.), std=(96., 96., 96.)))
+
+train_cfg = dict(max_epochs=40)
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=10, max_keep_ckpts=1))
+work_dir = './work_dirs/{{ fileBasenameNoExtension }}'

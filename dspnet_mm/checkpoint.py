@@ -1,0 +1,121 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Loading files without running what they hold."""
+import hashlib
+import pickle
+import zipfile
+from types import SimpleNamespace
+from typing import Any, Dict
+
+import torch
+from mmengine.logging import HistoryBuffer
+
+from dspnet_mm.errors import InputError
+
+# All that a training checkpoint of MMEngine needs. None of it runs code that
+# the file chooses.
+_ALLOWED = {
+    'collections': ('OrderedDict', ),
+    'torch': ('Size', 'device'),
+    'torch._utils': ('_rebuild_tensor_v2', '_rebuild_parameter'),
+    'numpy': ('ndarray', 'dtype'),
+    'numpy.core.multiarray': ('_reconstruct', 'scalar'),
+    'numpy._core.multiarray': ('_reconstruct', 'scalar'),
+    '_codecs': ('encode', ),
+    'mmengine.logging.history_buffer': ('HistoryBuffer', ),
+}
+
+
+class _Refused(Exception):
+    """A file names something that is not on the list."""
+
+
+def history_method(owner: type, name: str) -> Any:
+    """Stands in for getattr, by which log buffers name their statistics.
+
+    Raises:
+        _Refused: If anything else is asked for.
+    """
+    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
+        return getattr(owner, name)
+    raise _Refused(f'getattr({owner!r}, {name!r})')
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (('builtins', 'getattr'), ('__builtin__',
+                                                        'getattr')):
+            return history_method
+        # Typed storages are how PyTorch says what a tensor is made of.
+        if name in _ALLOWED.get(module, ()) or (
+                module == 'torch' and name.endswith('Storage')
+                and '.' not in name):
+            return super().find_class(module, name)
+        raise _Refused(f'{module}.{name}')
+
+
+# PyTorch's own allow-list (weights_only=True) can be extended only from
+# torch 2.4 on, so torch.load gets a pickle module that has one.
+_RESTRICTED_PICKLE = SimpleNamespace(
+    __name__='restricted_pickle',
+    Unpickler=_RestrictedUnpickler,
+    load=lambda file, **kwargs: _RestrictedUnpickler(file, **kwargs).load())
+
+
+def sha256_of(path: str) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_checkpoint(path: str) -> Dict[str, Any]:
+    """Load a checkpoint; no code of it runs but what is on a list.
+
+    Args:
+        path (str): A file that ``torch.save`` wrote.
+
+    Returns:
+        dict: What it holds, with tensors on the CPU.
+
+    Raises:
+        InputError: If there is no such file, it is damaged, is no checkpoint
+            with a ``state_dict``, or names what is not on the list.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(
+                        name.endswith('constants.pkl')
+                        for name in archive.namelist()):
+                    raise InputError(f'{path} is a TorchScript program, not '
+                                     'a checkpoint: give the .pth file that '
+                                     'training wrote')
+        checkpoint = torch.load(
+            path,
+            map_location='cpu',
+            pickle_module=_RESTRICTED_PICKLE,
+            weights_only=False)
+    except FileNotFoundError:
+        raise InputError(f'{path} does not exist: give the checkpoint that '
+                         'training wrote, e.g. work_dirs/.../epoch_N.pth')
+    except _Refused as error:
+        raise InputError(
+            f'{path} asks for {error}, which is not on the list of what a '
+            'checkpoint may hold; it was not run. Use a checkpoint that '
+            'MMEngine wrote')
+    except InputError:
+        raise
+    except Exception as error:
+        # A damaged file fails in as many ways as it can be damaged.
+        reason = str(error).strip().split('\n')[0] or type(error).__name__
+        raise InputError(f'{path} cannot be read as a checkpoint ({reason}): '
+                         'it may be damaged; copy it again, or use an earlier '
+                         'one')
+    if not isinstance(checkpoint, dict) or not isinstance(
+            checkpoint.get('state_dict'), dict):
+        raise InputError(f'{path} is no checkpoint: it holds no state_dict. '
+                         'Give the .pth file that training wrote')
+    return checkpoint

@@ -1,0 +1,40 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""What the command-line tools share."""
+import sys
+from typing import Callable, Sequence
+
+from .errors import InputError, VerificationError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool; what a user can mend ends it with one line.
+
+    Args:
+        main (Callable): The tool.
+    """
+    try:
+        main()
+    except (InputError, VerificationError) as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except OSError as error:
+        print(
+            f'error: {error.filename}: {error.strerror}; nothing was '
+            'written',
+            file=sys.stderr)
+        sys.exit(2)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table in Markdown, its columns aligned.
+
+    Args:
+        header (Sequence[str]): Names of the columns.
+        rows (Sequence[Sequence[str]]): A text for each cell.
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ['-' * width for width in widths])
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths)]
+        print(f'| {" | ".join(cells)} |')

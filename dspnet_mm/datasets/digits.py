@@ -1,0 +1,55 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+from typing import List
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmselfsup.registry import DATASETS
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from dspnet_mm.errors import InputError
+
+
+@DATASETS.register_module()
+class EmbeddedDigits(BaseDataset):
+    """Scans of handwritten digits that need no download.
+
+    scikit-learn carries them: 1,797 images of 8x8 pixels, the test part of
+    UCI's "Optical Recognition of Handwritten Digits". They are split once
+    and for all into 1,297 for training and 500 for testing, each class in
+    proportion (our choice). The pipeline receives ``img``, an uint8 array of
+    shape (8, 8, 3) with three equal channels, and ``gt_label`` from 0 to 9.
+
+    Args:
+        split (str): 'train' or 'test'. Defaults to 'train'.
+        **kwargs: Further arguments of MMEngine's BaseDataset, e.g.
+            ``pipeline``.
+
+    Raises:
+        InputError: If there is no such split.
+    """
+    METAINFO = dict(classes=tuple(str(digit) for digit in range(10)))
+
+    def __init__(self, split: str = 'train', **kwargs) -> None:
+        if split not in ('train', 'test'):
+            raise InputError(f'split={split!r} does not exist: allowed are '
+                             "'train' and 'test'")
+        self.split = split
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        """See MMEngine's BaseDataset."""
+        images, labels = load_digits(return_X_y=True)
+        # The scans count 0 to 16 inked pixels in each cell.
+        images = np.round(images * (255 / 16)).astype(np.uint8)
+        images = images.reshape(-1, 8, 8, 1).repeat(3, axis=-1)
+        indices = dict(
+            zip(('train', 'test'),
+                train_test_split(
+                    np.arange(len(labels)),
+                    test_size=500,
+                    stratify=labels,
+                    random_state=0)))[self.split]
+        return [
+            dict(img=images[i], gt_label=int(labels[i])) for i in indices
+        ]

@@ -1,0 +1,34 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+from typing import Dict
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmselfsup.registry import MODEL_WRAPPERS
+from torch import nn
+
+
+@MODEL_WRAPPERS.register_module()
+class SupernetDistributed(nn.Module):
+    """Lets an algorithm on a supernet run in several processes.
+
+    The algorithm's own ``train_step`` averages the gradients, once per step.
+    PyTorch's DistributedDataParallel would do so in every sub-network's
+    backward pass, and wait for gradients of blocks that a sub-network does
+    not have. Initial weights are sent to all processes by the runner.
+
+    Args:
+        module (SupernetAlgorithm): The algorithm.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def train_step(self, data: dict,
+                   optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """See :meth:`SupernetAlgorithm.train_step`."""
+        return self.module.train_step(data, optim_wrapper)
+
+    def forward(self, *args, **kwargs):
+        """Call the algorithm."""
+        return self.module(*args, **kwargs)

@@ -1,0 +1,224 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Evaluates exported networks and keeps the results."""
+import json
+import logging
+import os
+from typing import Callable, Dict, List, Sequence, Tuple
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+
+from dspnet_mm.errors import InputError
+from dspnet_mm.slimming import (build_plain_backbone, find_plain_files,
+                                load_plain, recalibrate)
+from dspnet_mm.slimming.plain_file import PlainNetwork
+from .images import ImageFormat, evaluation_dataset, iterate, pick
+from .probes import extract_features, knn_accuracy, linear_accuracy
+
+Features = Tuple[np.ndarray, np.ndarray]
+BASELINES = ('random', 'pixels')
+# How many training images the batch norms of randomly initialised networks
+# are calibrated on, as those of exported networks are.
+_CALIBRATION_IMAGES = 1024
+
+
+def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
+    """The training and the test images to evaluate on.
+
+    Args:
+        data (str): 'digits', or a folder that holds ``train`` and ``test`` (or
+            ``val``), each with a folder per class.
+        input_size (int): Height and width in pixels.
+
+    Returns:
+        list[BaseDataset]: Training and test images.
+
+    Raises:
+        InputError: If there is no such data.
+    """
+    if data == 'digits':
+        cfgs = [
+            dict(type='EmbeddedDigits', split=split)
+            for split in ('train', 'test')
+        ]
+    else:
+        cfgs = [
+            dict(type='mmcls.CustomDataset', data_prefix=folder)
+            for folder in _class_folders(data)
+        ]
+    init_default_scope('mmselfsup')
+    datasets = [evaluation_dataset(cfg, input_size) for cfg in cfgs]
+    classes = [dataset.metainfo['classes'] for dataset in datasets]
+    if classes[0] != classes[1]:
+        odd = sorted(set(classes[0]) ^ set(classes[1]))
+        raise InputError(f'training and test images of {data} have different '
+                         f'classes ({", ".join(odd)} in one only): give both '
+                         'the same class folders')
+    return datasets
+
+
+def _class_folders(data: str) -> List[str]:
+    if not os.path.isdir(data):
+        raise InputError(f'--data {data} is not a folder: give "digits", or a '
+                         'folder that holds train/CLASS/ and test/CLASS/')
+    folders = []
+    for names in (('train', ), ('test', 'val')):
+        found = [
+            os.path.join(data, name) for name in names
+            if os.path.isdir(os.path.join(data, name))
+        ]
+        if not found:
+            raise InputError(f'{data} has no folder {" or ".join(names)}: '
+                             'it must hold train/CLASS/ and test/CLASS/')
+        if not any(entry.is_dir() for entry in os.scandir(found[0])):
+            raise InputError(f'{found[0]} holds no class folders: images must '
+                             f'lie in {found[0]}/CLASS/')
+        folders.append(found[0])
+    return folders
+
+
+def evaluate(places: Sequence[str],
+             data: str,
+             k: int = 20,
+             baselines: Sequence[str] = (),
+             seed: int = 0,
+             device: str = 'cpu',
+             progress: Callable[[str], None] = print) -> List[dict]:
+    """Evaluate exported networks on frozen features.
+
+    Args:
+        places (Sequence[str]): Folders that slim_export.py wrote into, and
+            ``.pth`` files.
+        data (str): See :func:`labelled_datasets`.
+        k (int): Number of neighbours. Defaults to 20.
+        baselines (Sequence[str]): 'random' evaluates each network's randomly
+            initialised twin, too, its batch norm calibrated on training
+            images; 'pixels' the images without a network. Defaults to ().
+        seed (int): For the random twins. Defaults to 0.
+        device (str): Where to compute. Defaults to 'cpu'.
+        progress (Callable): Is told what is being done. Defaults to print.
+
+    Returns:
+        list[dict]: A row for each: ``method``, ``subnet``, ``widths``,
+        ``depths``, ``params``, ``flops``, and the accuracies ``knn`` and
+        ``linear`` in [0, 1].
+
+    Raises:
+        InputError: If the input cannot be used.
+    """
+    networks = [load_plain(path) for path in find_plain_files(places)]
+    if not networks:
+        raise InputError(f'{" ".join(places)} holds no network: give a folder '
+                         'that slim_export.py wrote into, or .pth files')
+    datasets: Dict[int, List[BaseDataset]] = {}
+    for network in networks:
+        size = network.meta['input_size']
+        if size not in datasets:
+            datasets[size] = labelled_datasets(data, size)
+    rows = []
+    for number, network in enumerate(networks, 1):
+        progress(f'[{number}/{len(networks)}] {network.meta["name"]}')
+        sets = datasets[network.meta['input_size']]
+        rows.append(
+            _row(network.meta['method'], network.meta,
+                 _network_features(network, sets, device), k))
+        if 'random' in baselines:
+            twin = _random_twin(network, sets[0], seed, device)
+            rows.append(
+                _row('random', network.meta,
+                     _network_features(twin, sets, device), k))
+    if 'pixels' in baselines:
+        progress('raw pixels')
+        sets = next(iter(datasets.values()))
+        nothing = dict(name='pixels', widths=[], depths=[], params=0, flops=0)
+        rows.append(
+            _row('pixels', nothing, [_pixels(dataset) for dataset in sets], k))
+    # Each method's rows together, in the order in which they came.
+    order = list(dict.fromkeys(row['method'] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row['method']))
+
+
+def _network_features(network: PlainNetwork, datasets: List[BaseDataset],
+                      device: str) -> List[Features]:
+    backbone = network.backbone.to(device)
+    return [
+        extract_features(backbone, iterate(dataset, network.image_format))
+        for dataset in datasets
+    ]
+
+
+def _pixels(dataset: BaseDataset) -> Features:
+    raw = ImageFormat(dataset[0]['img'].shape[0])
+    inputs, labels = zip(*iterate(dataset, raw))
+    return (torch.cat(inputs).flatten(1).numpy(), np.concatenate(labels))
+
+
+def _random_twin(network: PlainNetwork, dataset: BaseDataset, seed: int,
+                 device: str) -> PlainNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # As the supernet starts: MMClassification's default would let the
+        # blocks start as the identity.
+        backbone = build_plain_backbone(
+            dict(network.meta['backbone'], zero_init_residual=False))
+        # MMEngine would log every tensor.
+        logging.disable(logging.INFO)
+        try:
+            backbone.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
+    backbone.to(device)
+    batches = [
+        inputs.to(device) for inputs, _ in iterate(
+            dataset, network.image_format,
+            pick(dataset, _CALIBRATION_IMAGES, seed))
+    ]
+    recalibrate(backbone, batches)
+    backbone.eval()
+    return PlainNetwork(backbone, network.meta)
+
+
+def _row(method: str, meta: dict, features: List[Features], k: int) -> dict:
+    train, test = features
+    return dict(
+        method=method,
+        subnet=meta['name'],
+        widths=meta['widths'],
+        depths=meta['depths'],
+        params=meta['params'],
+        flops=meta['flops'],
+        knn=knn_accuracy(train, test, k),
+        linear=linear_accuracy(train, test))
+
+
+def read_report(path: str) -> dict:
+    """Read a report.
+
+    Args:
+        path (str): A file that evaluate.py wrote.
+
+    Returns:
+        dict: With ``rows``, see :func:`evaluate`.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    needed = {'method', 'subnet', 'flops', 'knn', 'linear'}
+    try:
+        with open(path) as file:
+            report = json.load(file)
+        if not report['rows']:
+            raise ValueError('it has no rows')
+        for row in report['rows']:
+            if not needed <= set(row):
+                missing = ', '.join(sorted(needed - set(row)))
+                raise ValueError(f'a row lacks {missing}')
+    except OSError as error:
+        raise InputError(f'{path} cannot be read ({error.strerror}): give the '
+                         'report.json that evaluate.py wrote')
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path} is no report ({error}): give '
+                         'the report.json that evaluate.py wrote')
+    return report

@@ -1,0 +1,345 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import copy
+import math
+from contextlib import ExitStack, closing
+from typing import Dict, Iterator, List, Optional, Tuple, Union
+
+import torch
+from mmengine.dist import (all_reduce_params, broadcast_object_list,
+                           is_distributed)
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from mmselfsup.models.algorithms.base import BaseModel
+from mmselfsup.registry import TASK_UTILS
+from mmselfsup.structures import SelfSupDataSample
+from torch import nn
+from torch.nn import functional as F
+
+from dspnet_mm.errors import InputError
+from dspnet_mm.models.backbones import build_family
+from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
+from dspnet_mm.subnet import ResNetFamily, Subnet
+
+Views = List[torch.Tensor]
+
+
+class SupernetAlgorithm(BaseModel):
+    """The training core that every method on a supernet shares.
+
+    In an iteration the target network runs once, then each sampled
+    sub-network runs forward and backward before the next one begins: the
+    memory of a step does not grow with their number. Gradients add up in the
+    shared weights, are averaged over the processes once, and make one step
+    of the optimizer, after which the target network follows.
+
+    A method is a subclass with :meth:`compute_targets` and
+    :meth:`subnet_loss`.
+
+    Args:
+        family (dict | ResNetFamily): The family of sub-networks. It is
+            passed on to the parts that are slimmable.
+        backbone (dict): Config of the supernet's backbone.
+        neck (dict): Config of the projector; ``in_channels`` follow from the
+            family.
+        head (dict): Config of the head.
+        sampler (dict): Config of what draws sub-networks. Defaults to
+            dict(type='SandwichSampler').
+        loss_weights (str | dict): How the sub-networks' losses make one:
+            'sum', 'mean', or the weights in a sum, by a DN's name or by
+            'largest', 'smallest' and 'random' for what is no DN; weights that
+            are not given are 1. With the mean, sub-networks learned far worse
+            at equal learning rate. Defaults to 'sum'.
+        base_momentum (float): Momentum of the target network at the start,
+            in [0, 1]; it rises to 1 along a cosine. Defaults to 0.996.
+        switchable_bn (bool): Give each DN batch norm parameters and
+            statistics of its own, instead of shared parameters with
+            recalibrated statistics. Defaults to False.
+        sync_bn (bool): Take batch statistics over all processes. Defaults to
+            True.
+        data_preprocessor (dict, optional): Config of the normalisation.
+            Defaults to None.
+        init_cfg (dict | list[dict], optional): How to initialise. Defaults
+            to None.
+
+    Raises:
+        InputError: If the parts do not fit together.
+    """
+
+    def __init__(self,
+                 family: Union[dict, ResNetFamily],
+                 backbone: dict,
+                 neck: dict,
+                 head: dict,
+                 sampler: dict = dict(type='SandwichSampler'),
+                 loss_weights: Union[str, Dict[str, float]] = 'sum',
+                 base_momentum: float = 0.996,
+                 switchable_bn: bool = False,
+                 sync_bn: bool = True,
+                 data_preprocessor: Optional[dict] = None,
+                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+        self_family = build_family(family)
+        shared = dict(
+            family=self_family, switchable_bn=switchable_bn, sync_bn=sync_bn)
+        features = self_family.out_channels(self_family.full)[-1]
+        head = copy.deepcopy(head)
+        if 'predictor' in head:
+            head['predictor'] = {**shared, **head['predictor']}
+        super().__init__(
+            backbone={
+                **shared,
+                **backbone
+            },
+            neck={
+                'in_channels': features,
+                **shared,
+                **neck
+            },
+            head=head,
+            data_preprocessor=copy.deepcopy(data_preprocessor),
+            init_cfg=init_cfg)
+        self.family = self_family
+        self.sampler = TASK_UTILS.build(
+            sampler, default_args=dict(family=self_family))
+        if switchable_bn:
+            self._check_switchable()
+        self._check_loss_weights(loss_weights)
+        self.loss_weights = loss_weights
+        if not 0 <= base_momentum <= 1:
+            raise InputError(f'base_momentum={base_momentum} is not allowed: '
+                             'give a value in [0, 1]')
+        self.base_momentum = base_momentum
+        self.target_net = copy.deepcopy(
+            nn.Sequential(self.backbone, self.neck)).requires_grad_(False)
+        self._iterations_done = 0
+        self._sampling_seed: Optional[int] = None
+
+    def _check_switchable(self) -> None:
+        if self.family.full not in self.family.desired.values():
+            raise InputError(
+                'switchable_bn needs the supernet among the desired networks '
+                '(the target network is its average): add '
+                "dict(name='...', widths=1.0) to family.desired")
+        if not self.sampler.draws_only_desired:
+            raise InputError(
+                'switchable_bn has batch norm parameters for desired networks '
+                'alone, but the sampler draws others too: use '
+                'AllDesiredSampler, or SandwichSampler with desired_prob=1 '
+                'and a smallest desired network')
+
+    def _check_loss_weights(self, loss_weights) -> None:
+        if isinstance(loss_weights, dict):
+            labels = [*self.family.desired, 'largest', 'smallest', 'random']
+            unknown = sorted(set(loss_weights) - set(labels))
+            if unknown:
+                raise InputError(f'loss_weights names {unknown}, which are '
+                                 f'no sub-networks: allowed are {labels}')
+        elif loss_weights not in ('sum', 'mean'):
+            raise InputError(f'loss_weights={loss_weights!r} is not allowed: '
+                             "give 'sum', 'mean' or a dict of weights")
+
+    def init_weights(self) -> None:
+        """Initialise, and start the target network as the online network."""
+        super().init_weights()
+        self.target_net.load_state_dict(
+            nn.Sequential(self.backbone, self.neck).state_dict())
+
+    @property
+    def slimmable_networks(self) -> List[SlimmableNetwork]:
+        """The online network's parts that activation concerns."""
+        return [
+            module for module in
+            (self.backbone, self.neck, getattr(self.head, 'predictor', None))
+            if isinstance(module, SlimmableNetwork)
+        ]
+
+    def compute_targets(self, views: Views) -> List[torch.Tensor]:
+        """What all sub-networks of an iteration learn from.
+
+        Args:
+            views (list[Tensor]): The views, each of shape (N, C, H, W).
+
+        Returns:
+            list[Tensor]: Whatever :meth:`subnet_loss` needs, without
+            gradient.
+        """
+        raise NotImplementedError
+
+    def subnet_loss(
+            self, views: Views, targets: List[torch.Tensor]
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The loss of the active sub-network.
+
+        Args:
+            views (list[Tensor]): The views, each of shape (N, C, H, W).
+            targets (list[Tensor]): From :meth:`compute_targets`.
+
+        Returns:
+            tuple[Tensor, Tensor]: The loss, a scalar, and projections of
+            shape (N, D) whose spread is logged.
+        """
+        raise NotImplementedError
+
+    def sample_subnets(self) -> List[Subnet]:
+        """The sub-networks of the present iteration, equal on all ranks."""
+        if self._sampling_seed is None:
+            seed = [torch.initial_seed() % 2**63]
+            broadcast_object_list(seed)
+            self._sampling_seed = seed[0]
+        return self.sampler(self.current_iteration, self._sampling_seed)
+
+    @property
+    def current_iteration(self) -> int:
+        """The runner's iteration, or the number of steps without one."""
+        return MessageHub.get_current_instance().runtime_info.get(
+            'iter', self._iterations_done)
+
+    @property
+    def momentum(self) -> float:
+        """The target network's momentum after the present iteration.
+
+        As in BYOL (arXiv 2006.07733, section 3.2), where the runner says how
+        many iterations there are; constant without a runner.
+        """
+        total = MessageHub.get_current_instance().runtime_info.get('max_iters')
+        if not total:
+            return self.base_momentum
+        progress = min((self.current_iteration + 1) / total, 1)
+        return 1 - (1 - self.base_momentum) * (math.cos(math.pi * progress) +
+                                               1) / 2
+
+    def _subnet_losses(
+        self, views: Views, optim_wrapper: Optional[OptimWrapper] = None
+    ) -> Iterator[Tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Run the sampled sub-networks, one after the other.
+
+        Each is active until the next one is asked for. Yields its label, its
+        loss, the loss times its weight, and the spread of its projections.
+        """
+
+        def precision():
+            # The optimizer's wrapper knows of mixed precision.
+            return ExitStack() if optim_wrapper is None \
+                else optim_wrapper.optim_context(self)
+
+        with precision(), torch.no_grad():
+            targets = self.compute_targets(views)
+        subnets = self.sample_subnets()
+        for subnet in subnets:
+            label = self.family.label_of(subnet)
+            weight = 1.
+            if isinstance(self.loss_weights, dict):
+                weight = self.loss_weights.get(label, 1.)
+            elif self.loss_weights == 'mean':
+                weight = 1 / len(subnets)
+            with activate(subnet, *self.slimmable_networks):
+                with precision():
+                    loss, projections = self.subnet_loss(views, targets)
+                yield label, loss, loss * weight, spread(projections)
+
+    def train_step(self, data: dict,
+                   optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """Train all sampled sub-networks on a batch.
+
+        Args:
+            data (dict): A batch of the data loader.
+            optim_wrapper (OptimWrapper): What holds the optimizer.
+
+        Returns:
+            dict[str, Tensor]: The weighted total ``loss``, and ``loss_NAME``
+            and ``spread_NAME`` of each sampled sub-network.
+        """
+        views, _ = self.data_preprocessor(data, True)
+        total = 0.
+        passes = 0
+        logged: Dict[str, List[torch.Tensor]] = {}
+        # Closed here, whatever happens, so that no sub-network stays active.
+        with closing(self._subnet_losses(views, optim_wrapper)) as losses:
+            for label, loss, weighted, spread_ in losses:
+                # A backward pass counts as one of gradient accumulation's
+                # iterations: take that back for all but the first, so that
+                # a step counts as one.
+                if passes:
+                    optim_wrapper._inner_count -= 1
+                optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
+                passes += 1
+                total = total + weighted.detach()
+                logged.setdefault(f'loss_{label}', []).append(loss.detach())
+                logged.setdefault(f'spread_{label}', []).append(spread_)
+        if optim_wrapper.should_update():
+            all_reduce_params(
+                [p.grad for p in self.parameters() if p.grad is not None],
+                op='mean')
+            optim_wrapper.step()
+            optim_wrapper.zero_grad()
+            self.update_target()
+        self._iterations_done += 1
+        return dict(
+            loss=total, **{
+                name: torch.stack(values).mean()
+                for name, values in logged.items()
+            })
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """Move the target network towards the online network."""
+        online = [*self.backbone.parameters(), *self.neck.parameters()]
+        torch._foreach_lerp_(
+            list(self.target_net.parameters()), online, 1 - self.momentum)
+
+    def loss(self, inputs: Views, data_samples: List[SelfSupDataSample],
+             **kwargs) -> Dict[str, torch.Tensor]:
+        """The weighted losses of the sampled sub-networks, with gradients.
+
+        For inspection: training goes through :meth:`train_step`, which does
+        not hold all graphs at once and updates the target network.
+
+        Args:
+            inputs (list[Tensor]): The views, each of shape (N, C, H, W).
+            data_samples (list[SelfSupDataSample]): Not used.
+
+        Returns:
+            dict[str, Tensor]: A scalar ``loss_NAME`` for each.
+
+        Raises:
+            RuntimeError: If several processes run, since the wrapper that
+                would call it bypasses ``train_step``.
+        """
+        if is_distributed():
+            raise RuntimeError(
+                f'{type(self).__name__} trains by its own train_step: set '
+                "model_wrapper_cfg=dict(type='SupernetDistributed') in the "
+                'config')
+        return {
+            f'loss_{label}': weighted
+            for label, _, weighted, _ in self._subnet_losses(inputs)
+        }
+
+    def extract_feat(self, inputs: Views, **kwargs) -> Tuple[torch.Tensor]:
+        """The backbone's outputs for the first view.
+
+        Args:
+            inputs (list[Tensor]): The views, each of shape (N, C, H, W).
+
+        Returns:
+            tuple[Tensor]: As the backbone's ``out_indices`` say.
+        """
+        return self.backbone(inputs[0])
+
+
+@torch.no_grad()
+def spread(projections: torch.Tensor) -> torch.Tensor:
+    """How far the directions of projections are apart: a collapse measure.
+
+    The standard deviation over the batch of each l2-normalised output,
+    averaged over the outputs, times sqrt(D) (SimSiam, arXiv 2011.10566,
+    section 4.1, reports it without the factor).
+
+    Args:
+        projections (Tensor): Shape (N, D), at least two rows.
+
+    Returns:
+        Tensor: A scalar from 0, where all are alike (collapse), to about 1,
+        where they are spread evenly over the sphere.
+    """
+    directions = F.normalize(projections.detach().float(), dim=1)
+    return directions.std(0).mean() * math.sqrt(projections.shape[1])

@@ -1,0 +1,192 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+from typing import Dict, Optional, Tuple
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.registry import MODELS
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional as F
+
+from dspnet_mm.subnet import Subnet
+from .slimmable_layer import SlimmableLayer, check_channels
+
+
+@MODELS.register_module('SlimmableBN')
+class SlimmableBatchNorm(nn.Module, SlimmableLayer):
+    """Batch normalisation over the first channels, for 2-D to 5-D input.
+
+    While training, the batch's own statistics are used. What evaluation uses
+    depends on ``num_private``:
+
+    - 0: all sub-networks share the affine parameters. Their statistics come
+      from recalibration (see :func:`dspnet_mm.slimming.recalibrate`) and
+      are kept for one sub-network at a time, outside of checkpoints.
+    - n > 0 (switchable): each of n sub-networks has its own affine
+      parameters and its own running statistics, updated while it trains and
+      overwritten by recalibration (Slimmable Neural Networks, arXiv
+      1812.08928).
+
+    The class must not descend from PyTorch's batch norms: the runner replaces
+    every subclass of SyncBatchNorm where it does not run distributed, and
+    ``sync_bn=`` every subclass of _BatchNorm, both by plain layers.
+
+    Args:
+        num_features (int): Channels of the supernet.
+        eps (float): Added to the variance. Defaults to 1e-5.
+        momentum (float): Weight of a batch in the running statistics, in
+            [0, 1]. Defaults to 0.1.
+        num_private (int): How many sub-networks have parameters and
+            statistics of their own. Defaults to 0.
+        sync (bool): Take the statistics over the batches of all processes,
+            where there are several. Defaults to True.
+    """
+
+    def __init__(self,
+                 num_features: int,
+                 eps: float = 1e-5,
+                 momentum: float = 0.1,
+                 num_private: int = 0,
+                 sync: bool = True) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.num_private = num_private
+        self.sync = sync
+        shape = (num_private, num_features) if num_private else (
+            num_features, )
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+        # Shared statistics belong to one sub-network at a time and would be
+        # wrong for every other: a checkpoint does not carry them.
+        persistent = num_private > 0
+        self.register_buffer(
+            'running_mean', torch.zeros(shape), persistent=persistent)
+        self.register_buffer(
+            'running_var', torch.ones(shape), persistent=persistent)
+        self._recalibrated: Optional[Subnet] = None
+        self.set_active(num_features, None, 0)
+
+    def set_active(self, num_features: int, subnet: Optional[Subnet],
+                   private_index: int) -> None:
+        """Use the first channels only, from now on.
+
+        Args:
+            num_features (int): Channels of the input, at least 1.
+            subnet (Subnet, optional): Whose statistics evaluation uses; None
+                stands for the whole layer.
+            private_index (int): Whose private parameters are used, in
+                [0, num_private). Ignored where there are none.
+
+        Raises:
+            ValueError: If the layer has fewer channels.
+        """
+        check_channels(self, 'input', num_features, self.num_features)
+        self.active_features = num_features
+        self.active_subnet = subnet
+        self.private_index = private_index
+
+    def _active(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.num_private:
+            tensor = tensor[self.private_index]
+        return tensor[:self.active_features]
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether there are statistics for the active sub-network."""
+        return self.num_private > 0 or (self._recalibrated is not None and
+                                        self._recalibrated
+                                        == self.active_subnet)
+
+    def set_statistics(self, mean: torch.Tensor, var: torch.Tensor) -> None:
+        """Set what evaluation of the active sub-network uses.
+
+        Args:
+            mean (Tensor): Mean of each active channel, shape (C, ).
+            var (Tensor): Variance of each active channel, shape (C, ).
+        """
+        self._active(self.running_mean).copy_(mean)
+        self._active(self.running_var).copy_(var)
+        self._recalibrated = self.active_subnet
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Normalise.
+
+        Args:
+            inputs (Tensor): Shape (N, active_features, ...).
+
+        Returns:
+            Tensor: The same shape.
+
+        Raises:
+            RuntimeError: If it is evaluated without statistics.
+        """
+        weight, bias = self._active(self.weight), self._active(self.bias)
+        if not self.training and not self.has_statistics:
+            raise RuntimeError(
+                f'sub-network {self.active_subnet} has no batch norm '
+                'statistics: call dspnet_mm.slimming.recalibrate first')
+        mean = var = None
+        if self.num_private or not self.training:
+            mean = self._active(self.running_mean)
+            var = self._active(self.running_var)
+        if self.training and self.sync and get_world_size() > 1:
+            return self._synchronised(inputs, mean, var, weight, bias)
+        return F.batch_norm(inputs, mean, var, weight, bias, self.training,
+                            self.momentum, self.eps)
+
+    def _synchronised(self, inputs: torch.Tensor,
+                      running_mean: Optional[torch.Tensor],
+                      running_var: Optional[torch.Tensor],
+                      weight: torch.Tensor,
+                      bias: torch.Tensor) -> torch.Tensor:
+        # PyTorch's own SyncBatchNorm has no CPU version. Counts are summed
+        # too, since the last batches of the processes may differ in size.
+        dims = [0] + list(range(2, inputs.dim()))
+        values = inputs.float()
+        count = values.new_full((1, ), values.numel() / values.shape[1])
+        count, sums, squares = all_reduce(
+            torch.cat(
+                [count,
+                 values.sum(dims),
+                 values.square().sum(dims)])).split(
+                     [1, self.active_features, self.active_features])
+        mean = sums / count
+        var = (squares / count - mean.square()).clamp(min=0)
+        if running_mean is not None:
+            with torch.no_grad():
+                unbiased = var * count / (count - 1).clamp(min=1)
+                running_mean.lerp_(mean, self.momentum)
+                running_var.lerp_(unbiased, self.momentum)
+        scale = weight * (var + self.eps).rsqrt()
+        shift = bias - mean * scale
+        shape = (1, -1) + (1, ) * (inputs.dim() - 2)
+        return (values * scale.view(shape) + shift.view(shape)).to(
+            inputs.dtype)
+
+    def plain_state(self) -> Dict[str, torch.Tensor]:
+        """See :meth:`SlimmableLayer.plain_state`.
+
+        Without statistics for the active sub-network, they are those of a
+        new layer: mean 0 and variance 1.
+        """
+        mean, var = self._plain_statistics()
+        return dict(
+            weight=self._active(self.weight).detach().clone(),
+            bias=self._active(self.bias).detach().clone(),
+            running_mean=mean,
+            running_var=var,
+            num_batches_tracked=torch.zeros((), dtype=torch.long))
+
+    def _plain_statistics(self) -> Tuple[torch.Tensor, torch.Tensor]:
+        mean = self._active(self.running_mean).clone()
+        var = self._active(self.running_var).clone()
+        if not self.has_statistics:
+            return torch.zeros_like(mean), torch.ones_like(var)
+        return mean, var
+
+    def extra_repr(self) -> str:
+        return (f'{self.num_features}, eps={self.eps}, '
+                f'momentum={self.momentum}, num_private={self.num_private}, '
+                f'sync={self.sync}')

@@ -1,0 +1,34 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from .slimmable_layer import SlimmableWeight
+
+
+@MODELS.register_module()
+class SlimmableConv2d(SlimmableWeight, nn.Conv2d):
+    """A convolution that computes with its first channels only.
+
+    Takes the arguments of :class:`torch.nn.Conv2d`, ``groups`` excepted.
+
+    Raises:
+        ValueError: If ``groups`` is not 1.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.groups != 1:
+            raise ValueError(f'groups={self.groups} cannot be slimmed: only '
+                             'groups=1 is supported')
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Convolve.
+
+        Args:
+            inputs (Tensor): Shape (N, active_in, H, W).
+
+        Returns:
+            Tensor: Shape (N, active_out, H', W').
+        """
+        return self._conv_forward(inputs, *self.active_parameters())

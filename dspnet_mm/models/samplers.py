@@ -1,0 +1,118 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Which sub-networks an iteration trains.
+
+A sampler is a function of the iteration and a seed alone: all processes draw
+the same, and a resumed run draws what the uninterrupted one would have.
+"""
+from typing import List, Optional
+
+import numpy as np
+from mmselfsup.registry import TASK_UTILS
+
+from dspnet_mm.errors import InputError
+from dspnet_mm.subnet import ResNetFamily, Subnet
+
+
+@TASK_UTILS.register_module()
+class SandwichSampler:
+    """The sandwich rule: the largest, the smallest and some in between.
+
+    From Universally Slimmable Networks (arXiv 1903.05134). That DNs are among
+    what is drawn is DSPNet's (arXiv 2207.06075); how often is our choice.
+
+    Args:
+        family (ResNetFamily): The family of sub-networks.
+        num_random (int): How many sub-networks to draw besides the largest
+            and the smallest. Defaults to 1.
+        desired_prob (float): The probability, in [0, 1], that a drawn one is
+            a DN; otherwise it is any member of the family. Defaults to 0.5.
+
+    Raises:
+        InputError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 family: ResNetFamily,
+                 num_random: int = 1,
+                 desired_prob: float = 0.5) -> None:
+        if num_random < 0:
+            raise InputError(f'num_random={num_random} is not allowed: give '
+                             '0 or more')
+        if not 0 <= desired_prob <= 1:
+            raise InputError(f'desired_prob={desired_prob} is not allowed: '
+                             'give a probability, in [0, 1]')
+        self.family = family
+        self.num_random = num_random
+        self.desired_prob = desired_prob
+
+    @property
+    def draws_only_desired(self) -> bool:
+        """Whether nothing but DNs can be drawn."""
+        ends = {self.family.full, self.family.smallest}
+        return ends <= set(self.family.desired.values()) and (
+            self.desired_prob == 1 or not self.num_random)
+
+    def __call__(self, iteration: int, seed: int) -> List[Subnet]:
+        """Draw.
+
+        Args:
+            iteration (int): The iteration, from 0.
+            seed (int): The seed of the run, at least 0.
+
+        Returns:
+            list[Subnet]: Different sub-networks, the largest first, the
+            smallest last.
+        """
+        generator = np.random.default_rng([seed, iteration])
+        ends = [self.family.full, self.family.smallest]
+        middle: List[Subnet] = []
+        for _ in range(self.num_random):
+            rest = [
+                subnet for subnet in self.family.desired.values()
+                if subnet not in ends + middle
+            ]
+            if rest and generator.random() < self.desired_prob:
+                middle.append(rest[generator.integers(len(rest))])
+            elif self.desired_prob < 1:
+                middle.append(self.family.random(generator))
+        # A family of one member has two equal ends, and a draw from the
+        # space may hit what is there already.
+        return list(dict.fromkeys([ends[0], *middle, ends[1]]))
+
+
+@TASK_UTILS.register_module()
+class AllDesiredSampler:
+    """All desired networks in every iteration, in the family's order.
+
+    Args:
+        family (ResNetFamily): The family of sub-networks.
+    """
+    draws_only_desired = True
+
+    def __init__(self, family: ResNetFamily) -> None:
+        self.family = family
+
+    def __call__(self, iteration: int, seed: int) -> List[Subnet]:
+        """See :meth:`SandwichSampler.__call__`."""
+        return list(self.family.desired.values())
+
+
+@TASK_UTILS.register_module()
+class FixedSampler:
+    """One and the same desired network in every iteration.
+
+    Args:
+        family (ResNetFamily): The family of sub-networks.
+        name (str, optional): Name of the DN. Defaults to None, the supernet.
+
+    Raises:
+        InputError: If no DN has that name.
+    """
+
+    def __init__(self, family: ResNetFamily, name: Optional[str] = None) -> None:
+        self.subnet = family.full if name is None else family[name]
+        self.draws_only_desired = self.subnet in family.desired.values()
+
+    def __call__(self, iteration: int, seed: int) -> List[Subnet]:
+        """See :meth:`SandwichSampler.__call__`."""
+        return [self.subnet]

@@ -1,0 +1,96 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""The one place where a sub-network is activated."""
+from contextlib import contextmanager
+from typing import Dict, Iterator
+
+import torch
+
+from dspnet_mm.subnet import ResNetFamily, Subnet
+from .layers import SlimmableLayer
+
+
+class SlimmableNetwork:
+    """A network of slimmable layers that can become any of its sub-networks.
+
+    Subclasses set ``family`` and ``switchable_bn`` and implement
+    :meth:`_activate_layers`. Use :func:`activate` rather than :meth:`set_active_subnet`: it cannot forget
+    to go back.
+    """
+    family: ResNetFamily
+    switchable_bn: bool
+    active_subnet: Subnet
+
+    def set_active_subnet(self, subnet: Subnet) -> None:
+        """Compute as that sub-network from now on.
+
+        Args:
+            subnet (Subnet): A member of the family.
+
+        Raises:
+            InputError: If batch norm is switchable and the sub-network is
+                not a DN.
+        """
+        self._activate_layers(subnet)
+        self.active_subnet = subnet
+
+    def _activate_layers(self, subnet: Subnet) -> None:
+        """Tell each layer that the sub-network uses its active channels."""
+        raise NotImplementedError
+
+    def _private_index(self, subnet: Subnet) -> int:
+        """Whose private batch norm parameters the sub-network uses."""
+        if not self.switchable_bn:
+            return 0
+        named = self.family[self.family.name_of(subnet)]
+        return list(self.family.desired.values()).index(named)
+
+    def active_layers(self) -> Dict[str, SlimmableLayer]:
+        """The slimmable layers that the active sub-network uses, by name."""
+        return {
+            name: layer
+            for name, layer in self.named_modules()
+            if isinstance(layer, SlimmableLayer)
+        }
+
+    def plain_state(self) -> Dict[str, torch.Tensor]:
+        """The state of the plain network that computes the same.
+
+        Returns:
+            dict[str, Tensor]: Copies of the active slices.
+        """
+        return {
+            f'{name}.{key}': tensor
+            for name, layer in self.active_layers().items()
+            for key, tensor in layer.plain_state().items()
+        }
+
+
+def slimmable_norm_cfg(family: ResNetFamily, switchable_bn: bool,
+                       sync_bn: bool) -> dict:
+    """The config of a slimmable network's batch norm layers."""
+    return dict(
+        type='SlimmableBN',
+        num_private=len(family.desired) if switchable_bn else 0,
+        sync=sync_bn)
+
+
+@contextmanager
+def activate(subnet: Subnet, *networks: SlimmableNetwork) -> Iterator[None]:
+    """Let slimmable networks compute as a sub-network inside of a block.
+
+    What was active before is active again behind the block, also where an
+    exception ends it. Blocks may be nested. A backward pass belongs into the
+    block as well, since checkpointed activations are computed again in it.
+
+    Args:
+        subnet (Subnet): The sub-network.
+        networks (SlimmableNetwork): The networks, e.g. backbone and neck.
+    """
+    before = [network.active_subnet for network in networks]
+    try:
+        for network in networks:
+            network.set_active_subnet(subnet)
+        yield
+    finally:
+        for network, previous in zip(networks, before):
+            network.set_active_subnet(previous)

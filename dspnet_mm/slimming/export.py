@@ -1,0 +1,299 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+import shutil
+import tempfile
+from typing import Any, Callable, Dict, Iterable, List
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from dspnet_mm.errors import InputError, VerificationError
+from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset, iterate,
+                                  pick)
+from dspnet_mm.models import SlimmableResNet, activate
+from dspnet_mm.subnet import Subnet
+from dspnet_mm.versions import versions
+from dspnet_mm.checkpoint import sha256_of
+from .plain_file import INDEX_NAME, load_plain, read_index, save_plain
+from .recalibrate import evaluating, recalibrate
+from .slim import plain_backbone_cfg, slim
+from .supernet import load_supernet
+
+# The largest absolute difference between an active sub-network and its file,
+# in float32.
+TOLERANCE = 1e-5
+# ONNX Runtime fuses batch norms into convolutions, which rounds differently:
+# relative to the largest output (our choice).
+ONNX_TOLERANCE = 1e-4
+# How many images verification compares on.
+_VERIFIED_IMAGES = 64
+
+
+def export_subnets(cfg: Config,
+                   checkpoint: str,
+                   subnets: Dict[str, Subnet],
+                   out_dir: str,
+                   num_calibration: int = 1024,
+                   seed: int = 0,
+                   onnx: bool = False,
+                   device: str = 'cpu',
+                   force: bool = False,
+                   progress: Callable[[str], None] = print) -> List[dict]:
+    """Slim a supernet to plain networks, verify them and write them.
+
+    Files come under their final names only when all of them are written and
+    verified. Per sub-network: ``NAME.pth`` (``state_dict`` of the backbone
+    without prefix, and ``meta``), ``NAME.py`` (a config that holds
+    ``backbone`` and ``out_channels``), on demand ``NAME.onnx``, and an entry in
+    ``subnets.json``, where entries of other names stay.
+
+    Args:
+        cfg (Config): The training config.
+        checkpoint (str): The training checkpoint.
+        subnets (dict[str, Subnet]): What to export, by file name.
+        out_dir (str): The folder to write into.
+        num_calibration (int): How many training images batch norm is
+            recalibrated on, at least 1. Defaults to 1024.
+        seed (int): Decides which images. Defaults to 0.
+        onnx (bool): Write ONNX files, too. Defaults to False.
+        device (str): Where to compute. Defaults to 'cpu'.
+        force (bool): Replace files that exist. Defaults to False.
+        progress (Callable): Is told what is being done. Defaults to print.
+
+    Returns:
+        list[dict]: The sub-networks' entries in ``subnets.json``.
+
+    Raises:
+        InputError: If the input cannot be used; nothing is written then.
+        VerificationError: If verification fails; nothing is written then.
+    """
+    if num_calibration < 1:
+        raise InputError(f'{num_calibration} calibration images are too few: '
+                         'batch norm needs at least 1')
+    entries = read_index(out_dir, missing_ok=True)
+    _check_overwriting(out_dir, subnets, entries, onnx, force)
+    _check_device(device)
+    if onnx:
+        _check_onnx()
+
+    progress(f'loading {checkpoint}')
+    model = load_supernet(cfg, checkpoint).to(device)
+    family = model.family
+    image_format = ImageFormat.from_config(
+        cfg.model.get('data_preprocessor'), family.input_size)
+    dataset_cfg = cfg.train_dataloader.dataset
+    dataset = evaluation_dataset(dataset_cfg, family.input_size)
+    chosen = pick(dataset, num_calibration, seed)
+    progress(f'reading {len(chosen)} of {len(dataset)} training images for '
+             'BN recalibration')
+    batches = [
+        inputs.to(device)
+        for inputs, _ in iterate(dataset, image_format, chosen)
+    ]
+    shared_meta = dict(
+        method=cfg.model.type.split('.')[-1].lower(),
+        input_size=family.input_size,
+        image_format=dict(
+            mean=list(image_format.mean or []),
+            std=list(image_format.std or []),
+            bgr_to_rgb=image_format.bgr_to_rgb),
+        calibration=dict(
+            dataset=str(dataset_cfg['type']),
+            data_root=str(dataset_cfg.get('data_root', '')),
+            images=len(chosen),
+            seed=seed),
+        source_sha256=sha256_of(checkpoint),
+        versions=versions())
+
+    staging = _make_staging(out_dir)
+    try:
+        written = []
+        for number, (name, subnet) in enumerate(subnets.items(), 1):
+            progress(f'[{number}/{len(subnets)}] {name} ({subnet}): '
+                     'recalibrating, slimming, verifying')
+            meta = dict(
+                name=name,
+                widths=list(subnet.widths),
+                depths=list(subnet.depths),
+                params=family.params(subnet),
+                flops=family.flops(subnet),
+                out_channels=list(family.out_channels(subnet)),
+                backbone=plain_backbone_cfg(family, subnet),
+                **shared_meta)
+            written.append(
+                _export_one(model.backbone, subnet, meta, batches, staging,
+                            onnx, device))
+        others = [entry for entry in entries if entry['name'] not in subnets]
+        with open(os.path.join(staging, INDEX_NAME), 'w') as file:
+            json.dump(dict(subnets=others + written), file, indent=2)
+            file.write('\n')
+        _publish(staging, out_dir, subnets)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return written
+
+
+def _check_overwriting(out_dir: str, subnets: Dict[str, Subnet],
+                       entries: List[dict], onnx: bool, force: bool) -> None:
+    if os.path.exists(out_dir) and not os.path.isdir(out_dir):
+        raise InputError(f'{out_dir} is a file: give a folder to write into')
+    if force:
+        return
+    suffixes = ('.pth', '.py', '.onnx') if onnx else ('.pth', '.py')
+    taken = [
+        name + suffix for name in subnets for suffix in suffixes
+        if os.path.lexists(os.path.join(out_dir, name + suffix))
+    ]
+    taken += [entry['name'] for entry in entries if entry['name'] in subnets]
+    if taken:
+        raise InputError(f'{out_dir} already holds {taken[0]}: give another '
+                         'folder, or --force to replace it')
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'device {device!r} cannot be used ({reason}): '
+                         "give 'cpu', or e.g. 'cuda:0' where there is one")
+
+
+def _check_onnx() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise InputError('--onnx needs onnxruntime for verification: run pip '
+                         'install onnx onnxruntime')
+
+
+def _make_staging(out_dir: str) -> str:
+    # Beside the final place, since renaming works within a file system only.
+    parent = os.path.abspath(out_dir)
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
+    try:
+        return tempfile.mkdtemp(prefix='.slim_export-', dir=parent)
+    except OSError as error:
+        raise InputError(f'{parent} cannot be written to ({error.strerror}): '
+                         'give another folder')
+
+
+def _publish(staging: str, out_dir: str, names: Iterable[str]) -> None:
+    os.makedirs(out_dir, exist_ok=True)
+    new = os.listdir(staging)
+    # The index last: what it lists is there.
+    for name in sorted(new, key=lambda name: name == INDEX_NAME):
+        os.replace(os.path.join(staging, name), os.path.join(out_dir, name))
+    for name in names:
+        # Of an earlier export, which has just been replaced.
+        stale = os.path.join(out_dir, f'{name}.onnx')
+        if f'{name}.onnx' not in new and os.path.exists(stale):
+            os.remove(stale)
+
+
+def _export_one(backbone: SlimmableResNet, subnet: Subnet,
+                meta: Dict[str, Any], batches: List[torch.Tensor],
+                folder: str, onnx: bool, device: str) -> dict:
+    with activate(subnet, backbone):
+        recalibrate(backbone, batches)
+        expected = _stage_outputs(backbone, batches[0][:_VERIFIED_IMAGES])
+    path = os.path.join(folder, f'{meta["name"]}.pth')
+    save_plain(slim(backbone, subnet), meta, path)
+    _write_config(meta, os.path.join(folder, f'{meta["name"]}.py'))
+
+    # Everything is read back from the files, as a user would.
+    plain = load_plain(path, out_indices=(0, 1, 2, 3)).backbone.to(device)
+    images = batches[0][:_VERIFIED_IMAGES]
+    with torch.no_grad():
+        outputs = plain(images)
+    difference = max(
+        float((output - target).abs().max())
+        for output, target in zip(outputs, expected))
+    # Not "difference > ...", which is false for NaN.
+    if not difference <= TOLERANCE:
+        raise VerificationError(f'{meta["name"]} failed verification: it differs '
+                           f'by {difference:.3g} from the active sub-network, '
+                           f'more than {TOLERANCE:g}; nothing was written')
+    suffixes = ['.pth', '.py']
+    onnx_difference = None
+    if onnx:
+        onnx_difference = _export_onnx(
+            plain, images,
+            os.path.join(folder, f'{meta["name"]}.onnx'))
+        suffixes.append('.onnx')
+    entry = {key: meta[key] for key in meta if key != 'backbone'}
+    entry['max_abs_difference'] = difference
+    if onnx_difference is not None:
+        entry['onnx_max_abs_difference'] = onnx_difference
+    entry['files'] = {
+        meta['name'] + suffix:
+        sha256_of(os.path.join(folder, meta['name'] + suffix))
+        for suffix in suffixes
+    }
+    return entry
+
+
+@torch.no_grad()
+def _stage_outputs(backbone: SlimmableResNet, images: torch.Tensor):
+    before = backbone.out_indices
+    backbone.out_indices = (1, 2, 3, 4)
+    try:
+        with evaluating(backbone):
+            return backbone(images)
+    finally:
+        backbone.out_indices = before
+
+
+def _write_config(meta: Dict[str, Any], path: str) -> None:
+    cfg = dict(backbone=meta['backbone'], out_channels=meta['out_channels'])
+    if meta['backbone']['type'] == 'SlimResNet':
+        cfg['custom_imports'] = dict(
+            imports=['dspnet_mm'], allow_failed_imports=False)
+    text = Config(cfg).pretty_text
+    with open(path, 'w') as file:
+        file.write(f'# Sub-network {meta["name"]}: widths {meta["widths"]}, '
+                   f'depths {meta["depths"]}.\n'
+                   '# "out_channels" are those of each stage, for a neck.\n'
+                   f'{text.strip()}\n')
+
+
+class _LastOutput(nn.Module):
+    """A backbone that returns the feature map of its last stage alone."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone(images)[-1]
+
+
+@torch.no_grad()
+def _export_onnx(plain: nn.Module, images: torch.Tensor, path: str) -> float:
+    """Write an ONNX file and compare ONNX Runtime's output with PyTorch's."""
+    import onnxruntime
+    network = _LastOutput(plain).cpu().eval()
+    images = images.cpu()
+    torch.onnx.export(
+        network,
+        images[:2],
+        path,
+        opset_version=13,
+        input_names=['images'],
+        output_names=['features'],
+        dynamic_axes=dict(images={0: 'batch'}, features={0: 'batch'}))
+    session = onnxruntime.InferenceSession(
+        path, providers=['CPUExecutionProvider'])
+    output = torch.from_numpy(
+        session.run(None, dict(images=images.numpy()))[0])
+    expected = network(images)
+    difference = float((output - expected).abs().max())
+    if not difference <= ONNX_TOLERANCE * max(1., float(
+            expected.abs().max())):
+        raise VerificationError(f'{os.path.basename(path)} failed verification: '
+                           f'ONNX Runtime differs by {difference:.3g} from '
+                           'PyTorch; nothing was written')
+    return difference

@@ -1,0 +1,99 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""A trained supernet, from its config and checkpoint."""
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmselfsup.registry import MODELS
+
+from dspnet_mm.errors import InputError
+from dspnet_mm.models import SupernetAlgorithm
+from dspnet_mm.checkpoint import load_checkpoint
+
+
+def load_config(path: str, options: Optional[dict] = None) -> Config:
+    """Read a training config.
+
+    Args:
+        path (str): The config.
+        options (dict, optional): Values that replace the config's. Defaults
+            to None.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        InputError: If it cannot be read or is not for a supernet.
+    """
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise InputError(f'{path} or a config it builds on does not exist '
+                         f'({error}): give the training config')
+    except Exception as error:
+        # A config is a program of its author.
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'{path} cannot be read as a config '
+                         f'({type(error).__name__}: {reason}): give the '
+                         'training config')
+    cfg.merge_from_dict(options or {})
+    if 'family' not in cfg.get('model', {}):
+        raise InputError(f'{path} describes no supernet: it has no '
+                         'model.family. Give the config that the supernet '
+                         'was trained with')
+    return cfg
+
+
+def build_supernet(cfg: Config) -> SupernetAlgorithm:
+    """Build what a config describes.
+
+    Args:
+        cfg (Config): From :func:`load_config`.
+
+    Returns:
+        SupernetAlgorithm: The algorithm, in evaluation mode.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmselfsup'))
+    model = MODELS.build(cfg.model)
+    model.eval()
+    return model
+
+
+def load_supernet(cfg: Config, checkpoint_path: str) -> SupernetAlgorithm:
+    """Build a supernet and load its weights, every one of them.
+
+    Args:
+        cfg (Config): From :func:`load_config`.
+        checkpoint_path (str): A checkpoint of the training.
+
+    Returns:
+        SupernetAlgorithm: The algorithm, in evaluation mode.
+
+    Raises:
+        InputError: If the checkpoint cannot be read or does not fit.
+    """
+    state = load_checkpoint(checkpoint_path)['state_dict']
+    model = build_supernet(cfg)
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    differing = [
+        f'{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}'
+        for key in own
+        if key in state and (not isinstance(state[key], torch.Tensor)
+                             or state[key].shape != own[key].shape)
+    ]
+    faults = [
+        f'{len(keys)} {what} ({keys[0]}{", ..." if keys[1:] else ""})'
+        for what, keys in (('keys missing', missing),
+                           ('unexpected keys', unexpected),
+                           ('tensors of another shape', differing)) if keys
+    ]
+    if faults:
+        raise InputError(
+            f'{checkpoint_path} does not fit the config: {"; ".join(faults)}. '
+            'Give the config it was trained with; the work directory holds '
+            'a copy')
+    model.load_state_dict(state)
+    return model

@@ -1,0 +1,124 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
+import uuid
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from dspnet_mm import ResNetFamily
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DIGITS_CONFIG = os.path.join(
+    ROOT, 'configs', 'dspnet',
+    'dspnet_resnet18-small_1xb128-coslr-40e_digits.py')
+
+# Several threads on few cores slow each other down.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_runner_before():
+    """Each test begins as outside of a runner, with the scope set."""
+    MessageHub.get_instance(f'test-{uuid.uuid4()}')
+    init_default_scope('mmselfsup')
+
+
+def make_family(depth=18, base_channels=8, stem='small', **kwargs):
+    settings = dict(
+        input_size=16,
+        desired=[
+            dict(name='large'),
+            dict(name='middle', widths=[0.5, 0.75, 1, 0.5], depths=1),
+            dict(name='tiny', widths=0.25, depths=1),
+        ])
+    settings.update(kwargs)
+    return ResNetFamily(
+        depth, base_channels=base_channels, stem=stem, **settings)
+
+
+@pytest.fixture
+def family():
+    return make_family()
+
+
+def model_cfg(**kwargs):
+    """A DSPNet that is quick to train."""
+
+    def mlp(**more):
+        return dict(
+            type='SlimmableNonLinearNeck',
+            hid_channels=16,
+            out_channels=8,
+            num_layers=2,
+            with_bias=True,
+            with_last_bn=False,
+            **more)
+
+    cfg = dict(
+        type='DSPNet',
+        family=dict(
+            type='ResNetFamily',
+            depth=18,
+            base_channels=8,
+            stem='small',
+            input_size=16,
+            desired=[
+                dict(name='large'),
+                dict(name='middle', widths=[0.5, 0.75, 1, 0.5], depths=1),
+                dict(name='tiny', widths=0.25, depths=1),
+            ]),
+        sampler=dict(
+            type='SandwichSampler', num_random=1, desired_prob=1.0),
+        backbone=dict(type='SlimmableResNet'),
+        neck=mlp(with_avg_pool=True),
+        head=dict(
+            type='LatentPredictHead',
+            predictor=mlp(
+                in_channels=8, slim_input=False, with_avg_pool=False),
+            loss=dict(type='CosineSimilarityLoss')))
+    cfg.update(kwargs)
+    return cfg
+
+
+def digits_cfg(work_dir, epochs=1, images=96, **kwargs):
+    """The digits' config, cut down to seconds."""
+    cfg = Config.fromfile(DIGITS_CONFIG)
+    cfg.model.family.base_channels = 8
+    cfg.train_cfg.max_epochs = epochs
+    cfg.train_dataloader.batch_size = 32
+    cfg.train_dataloader.num_workers = 0
+    cfg.train_dataloader.persistent_workers = False
+    cfg.train_dataloader.dataset.indices = images
+    cfg.custom_hooks = []
+    cfg.default_hooks.checkpoint.interval = 1
+    cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+    cfg.work_dir = str(work_dir)
+    cfg.log_level = 'WARNING'
+    cfg.experiment_name = f'test-{uuid.uuid4()}'
+    cfg.merge_from_dict(kwargs)
+    return cfg
+
+
+def train(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """A supernet trained on digits for an epoch: config and checkpoint."""
+    folder = tmp_path_factory.mktemp('trained')
+    cfg = digits_cfg(folder)
+    train(cfg)
+    config = folder / 'config.py'
+    cfg.dump(str(config))
+    return SimpleNamespace(
+        config=str(config), checkpoint=str(folder / 'epoch_1.pth'), cfg=cfg)
+
+

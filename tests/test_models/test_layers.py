@@ -1,0 +1,129 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import pytest
+import torch
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
+from mmengine.registry import MODELS
+from torch import nn
+
+from dspnet_mm import Subnet
+from dspnet_mm.models import (SlimmableBatchNorm, SlimmableConv2d,
+                              SlimmableLinear)
+
+SUBNET = Subnet((0.5, ), (1, ))
+
+
+def test_layers_are_registered_for_every_toolbox():
+    for name in ('SlimmableConv2d', 'SlimmableLinear', 'SlimmableBN'):
+        assert MODELS.get(name) is not None
+
+
+def test_a_convolution_computes_with_its_slice_and_trains_nothing_else():
+    torch.manual_seed(0)
+    layer = SlimmableConv2d(6, 8, 3, padding=1)
+    inputs = torch.rand(2, 4, 5, 5)
+    layer.set_active(4, 3)
+    output = layer(inputs)
+    plain = nn.Conv2d(4, 3, 3, padding=1)
+    plain.load_state_dict(layer.plain_state())
+    assert torch.equal(output, plain(inputs))
+    output.sum().backward()
+    assert layer.weight.grad[:3, :4].abs().min() > 0
+    assert layer.weight.grad[3:].abs().max() == 0
+    assert layer.weight.grad[:, 4:].abs().max() == 0
+    assert layer.bias.grad[3:].abs().max() == 0
+
+
+def test_a_linear_layer_computes_with_its_slice_and_trains_nothing_else():
+    layer = SlimmableLinear(6, 8, bias=False)
+    layer.set_active(4, 3)
+    inputs = torch.rand(2, 4)
+    plain = nn.Linear(4, 3, bias=False)
+    plain.load_state_dict(layer.plain_state())
+    assert torch.equal(layer(inputs), plain(inputs))
+    layer(inputs).sum().backward()
+    assert layer.weight.grad[:3, :4].abs().min() > 0
+    assert layer.weight.grad[3:].abs().max() == 0
+    assert layer.weight.grad[:, 4:].abs().max() == 0
+
+
+@pytest.mark.parametrize('layer, channels', [
+    (SlimmableConv2d(6, 8, 3), (7, 8)),
+    (SlimmableConv2d(6, 8, 3), (6, 9)),
+    (SlimmableConv2d(6, 8, 3), (0, 8)),
+    (SlimmableLinear(6, 8), (6, 9)),
+    (SlimmableBatchNorm(6), (7, SUBNET, 0)),
+])
+def test_more_channels_than_there_are_are_refused(layer, channels):
+    with pytest.raises(ValueError, match='allowed are 1 to'):
+        layer.set_active(*channels)
+
+
+def test_groups_are_refused():
+    with pytest.raises(ValueError, match='groups=2 cannot be slimmed'):
+        SlimmableConv2d(4, 4, 3, groups=2)
+
+
+@pytest.mark.parametrize('shape, plain_type', [
+    ((9, 4), nn.BatchNorm1d),
+    ((9, 4, 5), nn.BatchNorm1d),
+    ((3, 4, 5, 5), nn.BatchNorm2d),
+])
+def test_batch_norm_in_training_is_the_plain_one(shape, plain_type):
+    layer = SlimmableBatchNorm(6)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    layer.set_active(4, SUBNET, 0)
+    plain = plain_type(4)
+    plain.load_state_dict(layer.plain_state())
+    inputs = torch.randn(shape)
+    assert torch.equal(layer(inputs), plain(inputs))
+    layer(inputs).square().sum().backward()
+    assert layer.weight.grad[4:].abs().max() == 0
+    assert layer.bias.grad[4:].abs().max() == 0
+
+
+def test_batch_norm_refuses_to_evaluate_with_anothers_statistics():
+    layer = SlimmableBatchNorm(6).eval()
+    layer.set_active(4, SUBNET, 0)
+    with pytest.raises(RuntimeError, match='no batch norm statistics'):
+        layer(torch.rand(2, 4))
+    layer.set_statistics(torch.zeros(4), torch.ones(4))
+    layer(torch.rand(2, 4))
+    layer.set_active(4, Subnet((1.0, ), (1, )), 0)
+    with pytest.raises(RuntimeError, match='recalibrate'):
+        layer(torch.rand(2, 4))
+
+
+def test_shared_statistics_are_not_saved_and_private_ones_are():
+    assert set(SlimmableBatchNorm(4).state_dict()) == {'weight', 'bias'}
+    state = SlimmableBatchNorm(4, num_private=3).state_dict()
+    assert {key: tuple(value.shape) for key, value in state.items()} == dict(
+        weight=(3, 4), bias=(3, 4), running_mean=(3, 4), running_var=(3, 4))
+
+
+def test_private_parameters_and_statistics_are_private():
+    torch.manual_seed(0)
+    layer = SlimmableBatchNorm(4, num_private=2)
+    layer.set_active(3, SUBNET, 1)
+    inputs = torch.randn(32, 3) + 5
+    plain = nn.BatchNorm1d(3)
+    for _ in range(4):
+        assert torch.equal(layer(inputs), plain(inputs))
+    layer(inputs).square().sum().backward()
+    assert layer.weight.grad[0].abs().max() == 0
+    assert torch.equal(layer.running_mean[0], torch.zeros(4))
+    assert layer.running_mean[1, 3] == 0
+    layer.running_mean[1, :3] = plain.running_mean
+    layer.running_var[1, :3] = plain.running_var
+    assert torch.allclose(layer.eval()(inputs), plain.eval()(inputs))
+
+
+@pytest.mark.parametrize('convert', [
+    revert_sync_batchnorm, convert_sync_batchnorm,
+    nn.SyncBatchNorm.convert_sync_batchnorm
+])
+def test_conversions_of_sync_bn_keep_the_slimming(convert):
+    network = nn.Sequential(SlimmableConv2d(3, 4, 1), SlimmableBatchNorm(4))
+    converted = convert(network)
+    assert type(converted[0]) is SlimmableConv2d
+    assert type(converted[1]) is SlimmableBatchNorm

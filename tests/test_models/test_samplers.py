@@ -1,0 +1,84 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import subprocess
+import sys
+
+import pytest
+from conftest import make_family
+
+from dspnet_mm import InputError
+from dspnet_mm.models import (AllDesiredSampler, FixedSampler,
+                              SandwichSampler)
+
+
+def draws(sampler, seed=0, number=200):
+    return [sampler(iteration, seed) for iteration in range(number)]
+
+
+def test_the_sandwich_has_both_ends_and_draws_all_desired_networks():
+    family = make_family()
+    for subnets in draws(SandwichSampler(family, num_random=2)):
+        assert subnets[0] == family.full
+        assert subnets[-1] == family.smallest
+        assert len(subnets) == len(set(subnets)) <= 4
+    drawn = {s for subnets in draws(SandwichSampler(family)) for s in subnets}
+    assert set(family.desired.values()) < drawn
+
+
+def test_with_probability_one_only_desired_networks_are_drawn():
+    family = make_family(desired=[
+        dict(name='a'),
+        dict(name='b', widths=0.75),
+        dict(name='c', widths=0.5),
+        dict(name='d', widths=0.25),
+    ])
+    sampler = SandwichSampler(family, num_random=1, desired_prob=1.0)
+    assert sampler.draws_only_desired
+    middles = [subnets[1] for subnets in draws(sampler)]
+    assert set(middles) == {family['b'], family['c']}
+    # More than there are: all of them, each once.
+    everything = SandwichSampler(family, num_random=9, desired_prob=1.0)
+    assert set(everything(0, 0)) == set(family.desired.values())
+    assert len(everything(0, 0)) == 4
+    assert not SandwichSampler(family).draws_only_desired
+
+
+def test_the_seed_and_the_iteration_decide():
+    sampler = SandwichSampler(make_family(), desired_prob=0.0)
+    assert draws(sampler) == draws(sampler)
+    assert draws(sampler) != draws(sampler, seed=1)
+    assert sampler(0, 0) != sampler(1, 0)
+
+
+def test_two_processes_with_one_seed_agree():
+    program = ('from conftest import make_family\n'
+               'from dspnet_mm.models import SandwichSampler\n'
+               'sampler = SandwichSampler(make_family(), desired_prob=0.5)\n'
+               'print([str(s) for i in range(20) for s in sampler(i, 7)])\n')
+    outputs = {
+        subprocess.run([sys.executable, '-c', program],
+                       capture_output=True,
+                       check=True,
+                       env={
+                           'PYTHONPATH': ':'.join(sys.path),
+                           'PYTHONHASHSEED': str(n)
+                       }).stdout
+        for n in (1, 2)
+    }
+    assert len(outputs) == 1 and b'w' in outputs.pop()
+
+
+def test_all_and_fixed():
+    family = make_family()
+    assert AllDesiredSampler(family)(3, 0) == list(family.desired.values())
+    assert FixedSampler(family)(3, 0) == [family.full]
+    assert FixedSampler(family, 'tiny')(3, 0) == [family['tiny']]
+
+
+def test_wrong_arguments_are_refused_naming_the_allowed():
+    family = make_family()
+    with pytest.raises(InputError, match='0 or more'):
+        SandwichSampler(family, num_random=-1)
+    with pytest.raises(InputError, match=r'in \[0, 1\]'):
+        SandwichSampler(family, desired_prob=1.5)
+    with pytest.raises(InputError, match='large.*middle.*tiny'):
+        FixedSampler(family, 'huge')
