@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
-from dspnet_mm.subnet import ResNetFamily, Subnet
+from dspnet_mm.subnet import RESERVED_NAMES, ResNetFamily, Subnet
 
 Views = List[torch.Tensor]
 
@@ -77,10 +77,18 @@ class SupernetAlgorithm(BaseModel):
                  sync_bn: bool = True,
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
-        self_family = build_family(family)
+        family = build_family(family)
+        sampler = TASK_UTILS.build(sampler, default_args=dict(family=family))
+        if switchable_bn:
+            _check_switchable(family, sampler)
+        _check_loss_weights(family, loss_weights)
+        if not 0 <= base_momentum <= 1:
+            raise InputError(f'base_momentum={base_momentum} is not allowed: '
+                             'give a value in [0, 1]')
+
         shared = dict(
-            family=self_family, switchable_bn=switchable_bn, sync_bn=sync_bn)
-        features = self_family.out_channels(self_family.full)[-1]
+            family=family, switchable_bn=switchable_bn, sync_bn=sync_bn)
+        features = family.out_channels(family.full)[-1]
         head = copy.deepcopy(head)
         if 'predictor' in head:
             head['predictor'] = {**shared, **head['predictor']}
@@ -97,45 +105,14 @@ class SupernetAlgorithm(BaseModel):
             head=head,
             data_preprocessor=copy.deepcopy(data_preprocessor),
             init_cfg=init_cfg)
-        self.family = self_family
-        self.sampler = TASK_UTILS.build(
-            sampler, default_args=dict(family=self_family))
-        if switchable_bn:
-            self._check_switchable()
-        self._check_loss_weights(loss_weights)
+        self.family = family
+        self.sampler = sampler
         self.loss_weights = loss_weights
-        if not 0 <= base_momentum <= 1:
-            raise InputError(f'base_momentum={base_momentum} is not allowed: '
-                             'give a value in [0, 1]')
         self.base_momentum = base_momentum
         self.target_net = copy.deepcopy(
             nn.Sequential(self.backbone, self.neck)).requires_grad_(False)
         self._iterations_done = 0
         self._sampling_seed: Optional[int] = None
-
-    def _check_switchable(self) -> None:
-        if self.family.full not in self.family.desired.values():
-            raise InputError(
-                'switchable_bn needs the supernet among the desired networks '
-                '(the target network is its average): add '
-                "dict(name='...', widths=1.0) to family.desired")
-        if not self.sampler.draws_only_desired:
-            raise InputError(
-                'switchable_bn has batch norm parameters for desired networks '
-                'alone, but the sampler draws others too: use '
-                'AllDesiredSampler, or SandwichSampler with desired_prob=1 '
-                'and a smallest desired network')
-
-    def _check_loss_weights(self, loss_weights) -> None:
-        if isinstance(loss_weights, dict):
-            labels = [*self.family.desired, 'largest', 'smallest', 'random']
-            unknown = sorted(set(loss_weights) - set(labels))
-            if unknown:
-                raise InputError(f'loss_weights names {unknown}, which are '
-                                 f'no sub-networks: allowed are {labels}')
-        elif loss_weights not in ('sum', 'mean'):
-            raise InputError(f'loss_weights={loss_weights!r} is not allowed: '
-                             "give 'sum', 'mean' or a dict of weights")
 
     def init_weights(self) -> None:
         """Initialise, and start the target network as the online network."""
@@ -324,6 +301,32 @@ class SupernetAlgorithm(BaseModel):
             tuple[Tensor]: As the backbone's ``out_indices`` say.
         """
         return self.backbone(inputs[0])
+
+
+def _check_switchable(family: ResNetFamily, sampler) -> None:
+    if family.full not in family.desired.values():
+        raise InputError(
+            'switchable_bn needs the supernet among the desired networks '
+            '(the target network is its average): add '
+            "dict(name='...', widths=1.0) to family.desired")
+    if not sampler.draws_only_desired:
+        raise InputError(
+            'switchable_bn has batch norm parameters for desired networks '
+            'alone, but the sampler draws others too: use '
+            'AllDesiredSampler, or SandwichSampler with desired_prob=1 '
+            'and a smallest desired network')
+
+
+def _check_loss_weights(family: ResNetFamily, loss_weights) -> None:
+    if isinstance(loss_weights, dict):
+        labels = [*family.desired, *RESERVED_NAMES]
+        unknown = sorted(set(loss_weights) - set(labels))
+        if unknown:
+            raise InputError(f'loss_weights names {unknown}, which are no '
+                             f'sub-networks: allowed are {labels}')
+    elif loss_weights not in ('sum', 'mean'):
+        raise InputError(f'loss_weights={loss_weights!r} is not allowed: '
+                         "give 'sum', 'mean' or a dict of weights")
 
 
 @torch.no_grad()

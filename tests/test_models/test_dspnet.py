@@ -1,0 +1,296 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import copy
+import math
+from contextlib import nullcontext
+
+import pytest
+import torch
+from conftest import model_cfg
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from mmselfsup.models.algorithms import BYOL
+from mmselfsup.registry import MODELS
+from mmselfsup.structures import SelfSupDataSample
+
+from dspnet_mm import InputError
+from dspnet_mm.models.algorithms.base import spread
+
+
+def build(**kwargs):
+    torch.manual_seed(0)
+    return MODELS.build(model_cfg(**kwargs))
+
+
+def batch(number=8, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return dict(
+        inputs=[
+            torch.rand(number, 3, 16, 16, generator=generator)
+            for _ in range(2)
+        ],
+        data_samples=[SelfSupDataSample() for _ in range(number)])
+
+
+def sgd(model, lr=0.1, **kwargs):
+    return OptimWrapper(
+        torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9), **kwargs)
+
+
+def byol_twin(model):
+    """MMSelfSup's own BYOL with the same weights."""
+
+    def mlp(in_channels, with_avg_pool):
+        return dict(
+            type='NonLinearNeck',
+            in_channels=in_channels,
+            hid_channels=16,
+            out_channels=8,
+            num_layers=2,
+            with_bias=True,
+            with_last_bn=False,
+            with_avg_pool=with_avg_pool,
+            norm_cfg=dict(type='BN1d'))
+
+    twin = BYOL(
+        backbone=dict(
+            type='ResNet',
+            depth=18,
+            stem_channels=8,
+            base_channels=8,
+            norm_cfg=dict(type='BN')),
+        neck=mlp(64, True),
+        head=dict(
+            type='LatentPredictHead',
+            predictor=mlp(8, False),
+            loss=dict(type='CosineSimilarityLoss')),
+        base_momentum=0.9)
+    for name in ('backbone', 'neck', 'head'):
+        state = getattr(model, name).state_dict()
+        missing, unexpected = getattr(twin, name).load_state_dict(
+            state, strict=False)
+        assert not unexpected
+        assert all('running' in key or 'num_batches' in key
+                   for key in missing)
+    return twin
+
+
+def test_with_the_supernet_alone_it_is_mmselfsups_byol():
+    MessageHub.get_current_instance().update_info('max_iters', 5)
+    cfg = model_cfg(
+        sampler=dict(type='FixedSampler'), base_momentum=0.9)
+    cfg['family']['stem'] = 'imagenet'
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    twin = byol_twin(model)
+    ours, theirs = sgd(model, lr=0.01), sgd(twin, lr=0.01)
+    for step in range(4):
+        data = batch(seed=step)
+        data['inputs'] = [
+            torch.nn.functional.interpolate(view, scale_factor=3)
+            for view in data['inputs']
+        ]
+        mine = model.train_step(copy.deepcopy(data), ours)
+        upstream = twin.train_step(data, theirs)
+        assert mine['loss'].item() == pytest.approx(
+            upstream['loss'].item(), abs=1e-5), step
+    for name, parameter in model.backbone.named_parameters():
+        assert torch.allclose(
+            parameter, twin.backbone.get_parameter(name), atol=1e-5), name
+
+
+def test_gradients_are_the_sum_over_the_sampled_subnetworks():
+    model = build()
+    data = batch()
+    wrapper = sgd(model, lr=0.0)
+    summed = model.loss(data['inputs'], [])
+    assert set(summed) <= {'loss_large', 'loss_middle', 'loss_tiny'}
+    assert len(summed) == 3
+    sum(summed.values()).backward()
+    expected = {n: p.grad for n, p in model.named_parameters()}
+    model.zero_grad()
+    grads = {}
+    wrapper.step = lambda: grads.update(
+        {n: p.grad.clone()
+         for n, p in model.named_parameters() if p.grad is not None})
+    logged = model.train_step(data, wrapper)
+    assert logged['loss'].item() == pytest.approx(
+        sum(value.item() for value in summed.values()), rel=1e-5)
+    for name, grad in grads.items():
+        assert torch.allclose(grad, expected[name], atol=1e-6), name
+
+
+@pytest.mark.parametrize('loss_weights, factors', [
+    ('sum', (1, 1, 1)),
+    ('mean', (1 / 3, 1 / 3, 1 / 3)),
+    (dict(large=2.0, tiny=0.5), (2, 1, 0.5)),
+])
+def test_loss_weights(loss_weights, factors):
+    model = build(
+        loss_weights=loss_weights, sampler=dict(type='AllDesiredSampler'))
+    logged = model.train_step(batch(), sgd(model))
+    total = sum(factor * logged[f'loss_{name}']
+                for factor, name in zip(factors, ('large', 'middle', 'tiny')))
+    assert logged['loss'].item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_losses_and_spreads_are_logged_for_each_subnetwork():
+    model = build(
+        sampler=dict(
+            type='SandwichSampler', num_random=2, desired_prob=0.0))
+    logged = model.train_step(batch(), sgd(model))
+    assert set(logged) == {
+        'loss', 'loss_large', 'spread_large', 'loss_tiny', 'spread_tiny',
+        'loss_random', 'spread_random'
+    }
+    assert -4 <= logged['loss_tiny'] <= 4
+    assert 0 <= logged['spread_tiny'] <= 1.1
+
+
+def test_spread_tells_collapse_from_an_even_spread():
+    torch.manual_seed(0)
+    even = torch.randn(4096, 32)
+    assert spread(even).item() == pytest.approx(1, abs=0.02)
+    assert spread(even + 100).item() < 0.02
+    assert spread(torch.ones(16, 32)).item() == 0
+    assert spread(3 * even).item() == pytest.approx(spread(even).item())
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_accumulated_gradients_are_those_of_one_step(count):
+    """BN aside: the micro-batches are equal, so their statistics are."""
+    data = batch()
+    grads = []
+    for accumulative_counts in (1, count):
+        model = build(sampler=dict(type='AllDesiredSampler'))
+        wrapper = sgd(model, accumulative_counts=accumulative_counts)
+        steps = []
+        step = wrapper.step
+        wrapper.step = lambda: (steps.append({
+            n: p.grad.clone()
+            for n, p in model.named_parameters() if p.grad is not None
+        }), step())
+        for micro in range(accumulative_counts):
+            assert not steps
+            model.train_step(copy.deepcopy(data), wrapper)
+        assert len(steps) == 1
+        assert wrapper.inner_count == accumulative_counts
+        grads.append(torch.cat([g.flatten() for g in steps[0].values()]))
+    # As one vector, since some biases have a gradient of nothing but noise.
+    assert (grads[0] - grads[1]).norm() <= 1e-5 * grads[0].norm()
+
+
+def test_mixed_precision_gives_the_same_loss_up_to_precision():
+    losses = []
+    for precision in (nullcontext(),
+                      torch.autocast('cpu', dtype=torch.bfloat16)):
+        model = build(sampler=dict(type='AllDesiredSampler'))
+        wrapper = sgd(model)
+        # MMEngine's AmpOptimWrapper adds to this context a scaler that only
+        # a GPU has.
+        wrapper.optim_context = lambda _: precision
+        losses.append(model.train_step(batch(), wrapper)['loss'].item())
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_the_target_is_the_average_and_gets_no_gradient():
+    model = build(base_momentum=0.75)
+    before = [p.clone() for p in model.target_net.parameters()]
+    model.train_step(batch(), sgd(model))
+    online = [*model.backbone.parameters(), *model.neck.parameters()]
+    for old, new, source in zip(before, model.target_net.parameters(),
+                                online):
+        assert not new.requires_grad and new.grad is None
+        assert torch.allclose(new, 0.75 * old + 0.25 * source, atol=1e-6)
+
+
+def test_the_momentum_rises_along_a_cosine():
+    model = build(base_momentum=0.9)
+    hub = MessageHub.get_current_instance()
+    assert model.momentum == 0.9
+    hub.update_info('max_iters', 10)
+    seen = []
+    for iteration in range(10):
+        hub.update_info('iter', iteration)
+        seen.append(model.momentum)
+    assert seen == pytest.approx(
+        [1 - 0.1 * (math.cos(math.pi * k / 10) + 1) / 2
+         for k in range(1, 11)])
+    assert seen[-1] == 1
+
+
+def test_the_target_runs_once_per_iteration():
+    model = build(sampler=dict(type='AllDesiredSampler'))
+    calls = []
+    model.target_net.register_forward_hook(lambda *_: calls.append(1))
+    model.train_step(batch(), sgd(model))
+    assert len(calls) == 2  # Once for each view.
+
+
+def test_initialisation_keeps_both_networks_equal():
+    model = build()
+    model.init_weights()
+    for target, online in zip(
+            model.target_net.parameters(),
+        [*model.backbone.parameters(), *model.neck.parameters()]):
+        assert torch.equal(target, online)
+
+
+@pytest.mark.parametrize('where', ['forward', 'backward'])
+def test_an_exception_in_a_step_restores_the_supernet(where):
+    model = build()
+
+    def fail(*args):
+        raise ZeroDivisionError
+
+    wrapper = sgd(model)
+    if where == 'forward':
+        model.head.register_forward_hook(fail)
+    else:
+        wrapper.backward = fail
+    with pytest.raises(ZeroDivisionError) as error:
+        model.train_step(batch(), wrapper)
+    # The traceback still holds what was running.
+    assert error.traceback
+    for network in model.slimmable_networks:
+        assert network.active_subnet == model.family.full
+
+
+def test_twenty_steps_lower_the_loss():
+    model = build(sampler=dict(type='AllDesiredSampler'))
+    wrapper = sgd(model, lr=0.05)
+    losses = [
+        model.train_step(batch(32), wrapper)['loss'].item()
+        for _ in range(20)
+    ]
+    assert losses[-1] < losses[0] - 1
+
+
+def test_switchable_batch_norm_trains_private_parameters():
+    model = build(
+        switchable_bn=True, sampler=dict(type='FixedSampler', name='tiny'))
+    model.train_step(batch(), sgd(model))
+    weight = model.backbone.bn1.weight
+    assert not torch.equal(weight[2, :2], torch.ones(2))
+    assert torch.equal(weight[0], torch.ones(8))
+    assert model.head.predictor.bn0.num_private == 3
+
+
+@pytest.mark.parametrize('change, complaint', [
+    (dict(loss_weights='max'), "'sum', 'mean' or a dict"),
+    (dict(loss_weights=dict(huge=2.0)), "'huge'.*'large'"),
+    (dict(base_momentum=1.5), r'in \[0, 1\]'),
+    (dict(switchable_bn=True, sampler=dict(type='SandwichSampler')),
+     'desired_prob=1'),
+])
+def test_parts_that_do_not_fit_are_refused(change, complaint):
+    with pytest.raises(InputError, match=complaint):
+        build(**change)
+
+
+def test_switchable_batch_norm_needs_the_supernet_among_the_desired():
+    cfg = model_cfg(
+        switchable_bn=True, sampler=dict(type='AllDesiredSampler'))
+    cfg['family']['desired'] = [dict(name='tiny', widths=0.25, depths=1)]
+    with pytest.raises(InputError, match='supernet among the desired'):
+        MODELS.build(cfg)
