@@ -16,14 +16,14 @@ from packaging.specifiers import SpecifierSet
 # What MMSelfSup 1.0.0 asserts, and what MMDetection and MMSegmentation need
 # beside it. The first name of a row that is installed counts.
 REQUIRED_VERSIONS = {
-    ('mmengine', ): '>=0.10.0,<1.0.0',
-    ('mmcv', 'mmcv-lite'): '>=2.0.0rc4,<2.1.0',
-    ('mmcls', ): '>=1.0.0rc6,<1.1.0',
-    ('mmselfsup', ): '>=1.0.0,<1.1.0',
+    ('mmengine', ): '>=0.10.0,<1.0',
+    ('mmcv', 'mmcv-lite'): '>=2.0.0rc4,<2.1',
+    ('mmcls', ): '>=1.0.0rc6,<1.1',
+    ('mmselfsup', ): '>=1.0.0,<1.1',
 }
 OPTIONAL_VERSIONS = {
-    ('mmdet', ): '>=3.0.0,<3.4.0',
-    ('mmsegmentation', ): '>=1.0.0,<1.3.0',
+    ('mmdet', ): '>=3.0.0,<3.4',
+    ('mmsegmentation', ): '>=1.0.0,<1.3',
 }
 
 

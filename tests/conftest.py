@@ -1,7 +1,12 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import io
 import os
+import runpy
+import sys
 import uuid
+from contextlib import redirect_stderr, redirect_stdout
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -99,7 +104,8 @@ def digits_cfg(work_dir, epochs=1, images=96, **kwargs):
     cfg.default_hooks.checkpoint.max_keep_ckpts = -1
     cfg.work_dir = str(work_dir)
     cfg.log_level = 'WARNING'
-    cfg.experiment_name = f'test-{uuid.uuid4()}'
+    # Else a second runner in this process would write where the first did.
+    cfg.experiment_name = cfg.visualizer.name = f'test-{uuid.uuid4()}'
     cfg.merge_from_dict(kwargs)
     return cfg
 
@@ -108,6 +114,26 @@ def train(cfg):
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
+
+
+def run_tool(name, *args):
+    """Run a tool in this process, as its command would.
+
+    Returns:
+        SimpleNamespace: With ``returncode``, ``stdout`` and ``stderr``.
+    """
+    path = os.path.join(ROOT, 'tools', name)
+    stdout, stderr, returncode = io.StringIO(), io.StringIO(), 0
+    with mock.patch.object(sys, 'argv', [path, *map(str, args)]), \
+            redirect_stdout(stdout), redirect_stderr(stderr):
+        try:
+            runpy.run_path(path, run_name='__main__')
+        except SystemExit as error:
+            returncode = error.code
+    return SimpleNamespace(
+        returncode=returncode,
+        stdout=stdout.getvalue(),
+        stderr=stderr.getvalue())
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,93 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import collections
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from dspnet_mm import InputError
+from dspnet_mm.checkpoint import load_checkpoint, sha256_of
+
+
+class RunsCode:
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_what_mmengine_writes_is_loaded(tmp_path):
+    buffer = HistoryBuffer()
+    buffer.update(1.5)
+    content = dict(
+        state_dict=collections.OrderedDict(a=torch.arange(3)),
+        meta=dict(seed=0, time='now'),
+        message_hub=dict(log_scalars={'loss': buffer}),
+        other=[np.arange(2), np.float64(1.5), torch.Size((2, )), None])
+    path = str(tmp_path / 'good.pth')
+    torch.save(content, path)
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded['state_dict']['a'], torch.arange(3))
+    assert loaded['message_hub']['log_scalars']['loss'].current() == 1.5
+    assert loaded['other'][1] == 1.5
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('payload, named', [
+    (RunsCode(os.mkdir, 'proof'), 'mkdir'),
+    (RunsCode(eval, '__import__("os").mkdir("proof")'), 'eval'),
+    (RunsCode(getattr, collections.OrderedDict, 'fromkeys'), 'getattr'),
+    (RunsCode(getattr, HistoryBuffer, '__init__'), 'getattr'),
+    (RunsCode(torch.load, 'x'), 'load'),
+    (RunsCode(pickle.loads, b'x'), 'loads'),
+    (RunsCode(torch.storage._load_from_bytes, b'x'), '_load_from_bytes'),
+    (RunsCode(np.load, 'x'), 'load'),
+])
+def test_what_is_not_on_the_list_is_not_run(tmp_path, monkeypatch, payload,
+                                            named, legacy):
+    monkeypatch.chdir(tmp_path)
+    torch.save(
+        dict(state_dict={}, evil=payload),
+        'evil.pth',
+        _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(InputError, match='not on the list') as error:
+        load_checkpoint('evil.pth')
+    assert named in str(error.value) and '\n' not in str(error.value)
+    assert os.listdir() == ['evil.pth']
+
+
+def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):
+    good = tmp_path / 'good.pth'
+    torch.save(dict(state_dict=dict(a=torch.rand(1000))), good)
+    content = good.read_bytes()
+    for name, data, complaint in [
+        ('empty', b'', 'cannot be read as a checkpoint'),
+        ('text', b'no checkpoint', 'cannot be read as a checkpoint'),
+        ('truncated', content[:len(content) // 2],
+         'cannot be read as a checkpoint'),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=complaint) as error:
+            load_checkpoint(str(path))
+        assert '\n' not in str(error.value)
+    with pytest.raises(InputError, match='does not exist'):
+        load_checkpoint(str(tmp_path / 'missing.pth'))
+    for content in (dict(model={}), [1], dict(state_dict=3)):
+        torch.save(content, good)
+        with pytest.raises(InputError, match='no state_dict'):
+            load_checkpoint(str(good))
+    torch.jit.script(torch.nn.Linear(1, 1)).save(str(good))
+    with pytest.raises(InputError, match='TorchScript'):
+        load_checkpoint(str(good))
+
+
+def test_sha256(tmp_path):
+    path = tmp_path / 'file'
+    path.write_bytes(b'abc')
+    assert sha256_of(str(path)).startswith('ba7816bf8f01cfea')

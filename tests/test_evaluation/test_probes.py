@@ -1,0 +1,94 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import numpy as np
+import pytest
+import torch
+from conftest import make_family
+from mmselfsup.evaluation.functional import knn_eval
+
+from dspnet_mm import InputError
+from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
+                                  extract_features, iterate, knn_accuracy,
+                                  linear_accuracy, pick)
+from dspnet_mm.models import SlimmableResNet
+from dspnet_mm.slimming import slim
+
+
+def blobs(number, seed, noise=3.0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 5, number)
+    centres = np.random.default_rng(99).normal(size=(5, 16))
+    features = centres[labels] + noise * generator.normal(size=(number, 16))
+    return features.astype(np.float32), labels
+
+
+@pytest.mark.parametrize('k', [1, 5, 20])
+def test_knn_is_mmselfsups(k):
+    train, test = blobs(300, 0), blobs(200, 1)
+    tensors = [
+        torch.from_numpy(array) for array in (
+            train[0] / np.linalg.norm(train[0], axis=1, keepdims=True),
+            train[1],
+            test[0] / np.linalg.norm(test[0], axis=1, keepdims=True),
+            test[1])
+    ]
+    upstream, _ = knn_eval(*tensors, k, 0.07, num_classes=5)
+    assert 0.3 < upstream / 100 < 0.95
+    assert knn_accuracy(train, test, k) == pytest.approx(upstream / 100)
+
+
+def test_probes_tell_features_from_noise():
+    train, test = blobs(300, 0, noise=0.3), blobs(200, 1, noise=0.3)
+    assert knn_accuracy(train, test) > 0.99
+    assert linear_accuracy(train, test) > 0.99
+    noise = np.random.default_rng(0).normal(size=(200, 16))
+    assert linear_accuracy(train, (noise, test[1])) < 0.4
+
+
+@pytest.mark.parametrize('k', [0, 301])
+def test_a_wrong_number_of_neighbours_is_refused(k):
+    with pytest.raises(InputError, match='1 to 300'):
+        knn_accuracy(blobs(300, 0), blobs(10, 1), k)
+
+
+def test_features_are_pooled_over_the_image():
+    plain = slim(SlimmableResNet(make_family()), make_family()['tiny'])
+    images = torch.rand(5, 3, 16, 16)
+    features, labels = extract_features(
+        plain, [(images[:3], np.arange(3)), (images[3:], np.arange(3, 5))])
+    assert features.shape == (5, 16) and list(labels) == [0, 1, 2, 3, 4]
+    expected = plain(images)[-1].mean((2, 3)).detach().numpy()
+    assert features == pytest.approx(expected, abs=1e-6)
+
+
+def test_images_are_normalised_as_in_training():
+    image_format = ImageFormat.from_config(
+        dict(mean=[10, 20, 30], std=[2, 3, 4], bgr_to_rgb=True), 8)
+    images = np.random.default_rng(0).integers(
+        0, 255, (2, 8, 8, 3), dtype=np.uint8)
+    expected = (images[..., ::-1] - np.array([10, 20, 30])) / [2, 3, 4]
+    assert image_format.normalise(images).numpy() == pytest.approx(
+        expected.transpose(0, 3, 1, 2), abs=1e-5)
+    plain = ImageFormat.from_config(None, 8)
+    assert plain.normalise(images).numpy() == pytest.approx(
+        images.transpose(0, 3, 1, 2))
+
+
+def test_evaluation_sees_whole_images_in_order_without_random_numbers():
+    dataset = evaluation_dataset(
+        dict(type='EmbeddedDigits', split='test'), 16)
+    before = torch.get_rng_state()
+    batches = list(iterate(dataset, ImageFormat(16)))
+    assert torch.equal(torch.get_rng_state(), before)
+    labels = np.concatenate([labels for _, labels in batches])
+    assert list(labels) == [
+        dataset.get_data_info(i)['gt_label'] for i in range(500)
+    ]
+    assert batches[0][0].shape[1:] == (3, 16, 16)
+    some = pick(dataset, 10, seed=0)
+    assert some == pick(dataset, 10, seed=0) != pick(dataset, 10, seed=1)
+    assert len(pick(dataset, 10**6, seed=0)) == 500
+    (inputs, chosen), = iterate(dataset, ImageFormat(16), some)
+    assert list(chosen) == list(labels[some])
+    assert torch.equal(inputs[3], batches[0][0][some[3]])
+    (workers, _), = iterate(dataset, ImageFormat(16), some, num_workers=2)
+    assert torch.equal(inputs, workers)

@@ -1,0 +1,159 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+import re
+
+import cv2
+import numpy as np
+import pytest
+from conftest import run_tool
+
+from dspnet_mm.slimming import export_subnets, load_config
+from dspnet_mm.slimming.supernet import build_supernet
+
+@pytest.fixture(scope='module')
+def exports(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('evaluated')
+    cfg = load_config(trained.config)
+    family = build_supernet(cfg).family
+    export_subnets(
+        cfg,
+        trained.checkpoint, {n: family[n]
+                             for n in ('small', 'tiny')},
+        str(folder),
+        num_calibration=200,
+        progress=lambda text: None)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def report(exports, tmp_path_factory):
+    path = tmp_path_factory.mktemp('report') / 'new' / 'report.json'
+    done = run_tool('evaluate.py', exports, '--data', 'digits', '--baselines', 'random',
+               'pixels', '--out', path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'\| dspnet +\| tiny ', done.stdout)
+    return path
+
+
+def test_the_report_holds_a_row_for_each(report):
+    content = json.loads(report.read_text())
+    assert [(row['method'], row['subnet']) for row in content['rows']] == [
+        ('dspnet', 'small'), ('dspnet', 'tiny'), ('random', 'small'),
+        ('random', 'tiny'), ('pixels', 'pixels')
+    ]
+    for row in content['rows']:
+        assert set(row) == {
+            'method', 'subnet', 'widths', 'depths', 'params', 'flops', 'knn',
+            'linear'
+        }
+        assert 0.3 < row['knn'] <= 1 and 0.3 < row['linear'] <= 1
+    assert content['rows'][-1]['knn'] > 0.95
+    assert content['seeds'] == [0]
+    assert 'torch' in content['versions']
+    assert 'evaluate.py' in content['command']
+
+
+def test_evaluation_is_deterministic(exports, report, tmp_path):
+    again = tmp_path / 'again.json'
+    assert run_tool('evaluate.py', exports / 'tiny.pth', '--data', 'digits',
+               '--baselines', 'random', '--out', again).returncode == 0
+    rows = json.loads(again.read_text())['rows']
+    first = json.loads(report.read_text())['rows']
+    assert rows == [first[1], first[3]]
+
+
+def test_the_report_is_drawn(report):
+    done = run_tool('plot_report.py', report)
+    assert done.returncode == 0, done.stderr
+    image = cv2.imread(str(report.with_suffix('.png')))
+    assert image.shape[0] > 300 and image.std() > 10
+    text = report.with_suffix('.svg').read_text()
+    assert text.startswith('<?xml') and '</svg>' in text
+    assert sorted(os.listdir(report.parent)) == [
+        'report.json', 'report.png', 'report.svg'
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder per class; the classes differ in brightness."""
+    generator = np.random.default_rng(0)
+    for split, number in (('train', 12), ('val', 6)):
+        for label, level in (('dark', 40), ('bright', 200)):
+            place = tmp_path / 'data' / split / label
+            place.mkdir(parents=True)
+            for i in range(number):
+                image = generator.normal(level, 20, (20, 30, 3))
+                cv2.imwrite(
+                    str(place / f'{i}.png'),
+                    image.clip(0, 255).astype(np.uint8))
+    return tmp_path / 'data'
+
+
+def test_a_folder_per_class(exports, folder):
+    done = run_tool('evaluate.py', exports, '--data', folder, '--knn-k', 5)
+    assert done.returncode == 0, done.stderr
+    accuracies = re.findall(r'dspnet.*\| (\d\.\d+) \| (\d\.\d+)', done.stdout)
+    assert len(accuracies) == 2
+    assert min(float(a) for row in accuracies for a in row) > 0.9
+
+
+@pytest.mark.parametrize('case, complaint', [
+    ('no such folder', 'nowhere does not exist'),
+    ('no index', 'holds no subnets.json'),
+    ('no data', 'is not a folder: give "digits"'),
+    ('no test', 'has no folder test or val'),
+    ('no classes', 'holds no class folders'),
+    ('other classes', 'different classes .dark, grey in one only'),
+    ('training checkpoint', 'was not written by slim_export.py'),
+    ('changed file', 'is not the file that subnets.json lists'),
+    ('k', 'give 1 to 24'),
+])
+def test_bad_input_is_one_line_status_two_and_nothing_written(
+        case, complaint, exports, folder, trained, tmp_path):
+    networks, data, more = exports, folder, []
+    if case == 'no such folder':
+        networks = 'nowhere'
+    elif case == 'no index':
+        networks = folder
+    elif case == 'no data':
+        data = 'nowhere'
+    elif case == 'no test':
+        (folder / 'val').rename(folder / 'other')
+    elif case == 'no classes':
+        data = tmp_path / 'flat'
+        (data / 'train').mkdir(parents=True)
+        (data / 'test').mkdir()
+    elif case == 'other classes':
+        (folder / 'val' / 'dark').rename(folder / 'val' / 'grey')
+    elif case == 'training checkpoint':
+        networks = trained.checkpoint
+    elif case == 'changed file':
+        networks = tmp_path / 'changed'
+        networks.mkdir()
+        for name in os.listdir(exports):
+            content = (exports / name).read_bytes()
+            (networks / name).write_bytes(
+                content + b' ' * name.endswith('tiny.pth'))
+    elif case == 'k':
+        more = ['--knn-k', 25]
+    out = tmp_path / 'report.json'
+    done = run_tool('evaluate.py', networks, '--data', data, '--out', out, *more)
+    assert done.returncode == 2, done.stderr
+    message = done.stderr.strip().split('\n')[-1]
+    assert message.startswith('error: ') and re.search(complaint, message)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize('content', [
+    None, 'no json', '{}', '{"rows": []}', '{"rows": [{"method": "a"}]}'
+])
+def test_what_is_no_report_is_not_drawn(content, tmp_path):
+    path = tmp_path / 'report.json'
+    if content is not None:
+        path.write_text(content)
+    done = run_tool('plot_report.py', path)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+    assert not path.with_suffix('.png').exists()

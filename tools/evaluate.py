@@ -1,0 +1,83 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Evaluate exported networks: kNN and linear probe on frozen features."""
+import argparse
+import json
+import shlex
+import sys
+
+from dspnet_mm.cli import print_table, run
+from dspnet_mm.evaluation.report import BASELINES, evaluate
+from dspnet_mm.files import whole_file
+from dspnet_mm.versions import versions
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'networks',
+        nargs='+',
+        help='folders that slim_export.py wrote into, and .pth files')
+    parser.add_argument(
+        '--data',
+        required=True,
+        help='"digits" (embedded), or a folder that holds train/CLASS/ and '
+        'test/CLASS/ (or val/CLASS/) with images')
+    parser.add_argument(
+        '--knn-k',
+        type=int,
+        default=20,
+        metavar='K',
+        help='number of neighbours (default: %(default)s)')
+    parser.add_argument(
+        '--baselines',
+        nargs='+',
+        choices=BASELINES,
+        default=[],
+        help="evaluate also each network's randomly initialised twin, and "
+        'the raw pixels')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='for the random twins (default: %(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute (default: %(default)s)')
+    parser.add_argument(
+        '--out', metavar='REPORT.json', help='write the results, too')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    rows = evaluate(
+        args.networks,
+        args.data,
+        k=args.knn_k,
+        baselines=args.baselines,
+        seed=args.seed,
+        device=args.device)
+    print_table(
+        ('method', 'sub-network', 'width', 'depth', 'params', 'FLOPs', 'kNN',
+         'linear'),
+        [(row['method'], row['subnet'], ' '.join(f'{w:g}'
+                                                 for w in row['widths']),
+          ' '.join(map(str, row['depths'])), f'{row["params"]:,}',
+          f'{row["flops"]:,}', f'{row["knn"]:.4f}', f'{row["linear"]:.4f}')
+         for row in rows])
+    if args.out:
+        report = dict(
+            rows=rows,
+            seeds=[args.seed],
+            versions=versions(),
+            command=shlex.join(['python', *sys.argv]))
+        with whole_file(args.out) as temporary, open(temporary, 'w') as file:
+            json.dump(report, file, indent=2)
+            file.write('\n')
+        print(f'report: {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)

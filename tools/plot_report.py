@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Draw accuracy against FLOPs, one line per method of a report."""
+import argparse
+import os
+
+import matplotlib
+
+matplotlib.use('Agg')
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+from dspnet_mm.cli import run  # noqa: E402
+from dspnet_mm.evaluation.report import read_report  # noqa: E402
+from dspnet_mm.files import whole_file  # noqa: E402
+
+LABELS = dict(dspnet='DSPNet', random='random weights', pixels='raw pixels')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('report', help='the report.json of evaluate.py')
+    parser.add_argument(
+        '--out',
+        metavar='STEM',
+        help='write STEM.png and STEM.svg (default: beside the report)')
+    return parser.parse_args()
+
+
+def draw(rows: list) -> plt.Figure:
+    """One panel for each accuracy."""
+    figure, panels = plt.subplots(
+        1, 2, figsize=(9, 4), sharey=True, layout='constrained')
+    methods = list(dict.fromkeys(row['method'] for row in rows))
+    for panel, (key, title) in zip(panels, (('knn', 'kNN'),
+                                            ('linear', 'linear probe'))):
+        for index, method in enumerate(methods):
+            points = sorted((row['flops'], 100 * row[key])
+                            for row in rows if row['method'] == method)
+            style = dict(color=f'C{index}', label=LABELS.get(method, method))
+            if points[-1][0] > 0:
+                panel.plot(*zip(*points), marker='o', **style)
+            else:
+                # Without a network there are no FLOPs to draw it at.
+                panel.axhline(points[0][1], linestyle='--', **style)
+        panel.set_xscale('log')
+        panel.set_xlabel('FLOPs (multiply-adds per image)')
+        panel.set_title(title)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel('accuracy (%)')
+    panels[0].legend()
+    return figure
+
+
+def main() -> None:
+    args = parse_args()
+    figure = draw(read_report(args.report)['rows'])
+    stem = args.out or os.path.splitext(args.report)[0]
+    for suffix in ('png', 'svg'):
+        with whole_file(f'{stem}.{suffix}') as temporary:
+            # Fixed metadata, so that equal reports give equal files.
+            figure.savefig(
+                temporary,
+                format=suffix,
+                dpi=150,
+                metadata=dict(Date=None) if suffix == 'svg' else None)
+        print(f'picture: {stem}.{suffix}')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,135 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Slim a supernet to plain networks, verified and ready to fine-tune."""
+import argparse
+import os
+import re
+
+from mmengine.config import DictAction
+
+import dspnet_mm  # noqa: F401
+from dspnet_mm.cli import print_table, run
+from dspnet_mm.errors import InputError
+from dspnet_mm.slimming import build_supernet, export_subnets, load_config
+
+
+def budget(text: str) -> int:
+    """A number such as 4000000, 4M or 0.3G."""
+    match = re.fullmatch(r'(\d+\.?\d*)([KMG]?)', text, re.IGNORECASE)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not a budget: give a number, e.g. 4000000, 300M '
+            'or 1.5G')
+    unit = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9}[match[2].upper()]
+    return int(float(match[1]) * unit)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='the training config')
+    parser.add_argument('checkpoint', help='the training checkpoint')
+    parser.add_argument(
+        '--out-dir', required=True, help='the folder to write into')
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        '--subnet', nargs='+', metavar='NAME', help='desired networks')
+    which.add_argument(
+        '--all', action='store_true', help='all desired networks')
+    which.add_argument(
+        '--width',
+        nargs='+',
+        type=float,
+        metavar='W',
+        help='width of all stages or of each, as a fraction; with --depth')
+    which.add_argument(
+        '--max-flops',
+        type=budget,
+        metavar='N',
+        help='the largest sub-network of at most so many FLOPs, e.g. 300M')
+    which.add_argument(
+        '--max-params',
+        type=budget,
+        metavar='N',
+        help='the largest sub-network of at most so many parameters, e.g. 4M')
+    parser.add_argument(
+        '--depth',
+        nargs='+',
+        type=int,
+        metavar='D',
+        help="depth of all stages or of each (default: the supernet's)")
+    parser.add_argument(
+        '--calib-images',
+        type=int,
+        default=1024,
+        metavar='N',
+        help='training images for BN recalibration (default: %(default)s)')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='decides which training images (default: %(default)s)')
+    parser.add_argument(
+        '--onnx', action='store_true', help='write ONNX files, too')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute (default: %(default)s)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace files that exist')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="values that replace the config's")
+    args = parser.parse_args()
+    if args.depth and not args.width:
+        parser.error('--depth goes with --width')
+    if args.seed < 0:
+        parser.error('--seed takes a number of at least 0')
+    return args
+
+
+def select(family: dspnet_mm.ResNetFamily, args: argparse.Namespace) -> dict:
+    """The sub-networks that the arguments ask for, by file name."""
+    if args.all:
+        return dict(family.desired)
+    if args.subnet:
+        return {name: family[name] for name in args.subnet}
+    if args.width:
+        subnet = family.subnet(args.width, args.depth)
+    else:
+        subnet = family.largest_within(
+            max_flops=args.max_flops, max_params=args.max_params)
+    return {family.name_of(subnet): subnet}
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    if not os.path.isfile(args.checkpoint):
+        raise InputError(f'{args.checkpoint} does not exist: give the '
+                         'checkpoint that training wrote, e.g. '
+                         'work_dirs/.../epoch_N.pth')
+    subnets = select(build_supernet(cfg).family, args)
+    written = export_subnets(
+        cfg,
+        args.checkpoint,
+        subnets,
+        args.out_dir,
+        num_calibration=args.calib_images,
+        seed=args.seed,
+        onnx=args.onnx,
+        device=args.device,
+        force=args.force)
+    print_table(('sub-network', 'width', 'depth', 'params', 'FLOPs',
+                 'largest difference', 'file'),
+                [(entry['name'], ' '.join(f'{w:g}' for w in entry['widths']),
+                  ' '.join(map(str, entry['depths'])), f'{entry["params"]:,}',
+                  f'{entry["flops"]:,}', f'{entry["max_abs_difference"]:.1e}',
+                  os.path.join(args.out_dir, f'{entry["name"]}.pth'))
+                 for entry in written])
+
+
+if __name__ == '__main__':
+    run(main)
