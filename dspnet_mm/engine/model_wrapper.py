@@ -3,10 +3,11 @@ from typing import Dict
 
 import torch
 from mmengine.optim import OptimWrapper
-from mmselfsup.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 
+# In the root registry, the only one where the runner looks for wrappers.
 @MODEL_WRAPPERS.register_module()
 class SupernetDistributed(nn.Module):
     """Lets an algorithm on a supernet run in several processes.

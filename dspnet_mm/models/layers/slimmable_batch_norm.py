@@ -144,7 +144,7 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         # PyTorch's own SyncBatchNorm has no CPU version. Counts are summed
         # too, since the last batches of the processes may differ in size.
         dims = [0] + list(range(2, inputs.dim()))
-        values = inputs.float()
+        values = inputs.to(weight.dtype)
         count = values.new_full((1, ), values.numel() / values.shape[1])
         count, sums, squares = all_reduce(
             torch.cat(
