@@ -47,9 +47,9 @@ class _RestrictedUnpickler(pickle.Unpickler):
                                                         'getattr')):
             return history_method
         # Typed storages are how PyTorch says what a tensor is made of.
-        if name in _ALLOWED.get(module, ()) or (
-                module == 'torch' and name.endswith('Storage')
-                and '.' not in name):
+        if name in _ALLOWED.get(
+                module, ()) or (module == 'torch' and name.endswith('Storage')
+                                and '.' not in name):
             return super().find_class(module, name)
         raise _Refused(f'{module}.{name}')
 

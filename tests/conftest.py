@@ -77,8 +77,7 @@ def model_cfg(**kwargs):
                 dict(name='middle', widths=[0.5, 0.75, 1, 0.5], depths=1),
                 dict(name='tiny', widths=0.25, depths=1),
             ]),
-        sampler=dict(
-            type='SandwichSampler', num_random=1, desired_prob=1.0),
+        sampler=dict(type='SandwichSampler', num_random=1, desired_prob=1.0),
         backbone=dict(type='SlimmableResNet'),
         neck=mlp(with_avg_pool=True),
         head=dict(
@@ -146,5 +145,3 @@ def trained(tmp_path_factory):
     cfg.dump(str(config))
     return SimpleNamespace(
         config=str(config), checkpoint=str(folder / 'epoch_1.pth'), cfg=cfg)
-
-

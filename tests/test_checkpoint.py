@@ -28,7 +28,9 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
         state_dict=collections.OrderedDict(a=torch.arange(3)),
         meta=dict(seed=0, time='now'),
         message_hub=dict(log_scalars={'loss': buffer}),
-        other=[np.arange(2), np.float64(1.5), torch.Size((2, )), None])
+        other=[np.arange(2),
+               np.float64(1.5),
+               torch.Size((2, )), None])
     path = str(tmp_path / 'good.pth')
     torch.save(content, path)
     loaded = load_checkpoint(path)

@@ -31,14 +31,27 @@ def test_our_hue_is_mmcvs(hue_factor):
 
 
 @pytest.mark.parametrize('found, complaint', [
-    ({'mmcv': '2.1.0'},
-     r'mmcv 2.1.0 is installed, dspnet_mm needs mmcv>=2.0.0rc4,<2.1: '
+    ({
+        'mmcv': '2.1.0'
+    }, r'mmcv 2.1.0 is installed, dspnet_mm needs mmcv>=2.0.0rc4,<2.1: '
      r'run pip install "mmcv>=2.0.0rc4,<2.1"'),
-    ({'mmcv': None}, 'no mmcv is installed.*pip install'),
-    ({'mmdet': '2.28.0'}, 'mmdet 2.28.0 is installed'),
-    ({'mmselfsup': '0.9.0'}, 'mmselfsup 0.9.0 is installed'),
-    ({'mmcv': None, 'mmcv-lite': '2.0.1'}, None),
-    ({'mmdet': None, 'mmsegmentation': None}, None),
+    ({
+        'mmcv': None
+    }, 'no mmcv is installed.*pip install'),
+    ({
+        'mmdet': '2.28.0'
+    }, 'mmdet 2.28.0 is installed'),
+    ({
+        'mmselfsup': '0.9.0'
+    }, 'mmselfsup 0.9.0 is installed'),
+    ({
+        'mmcv': None,
+        'mmcv-lite': '2.0.1'
+    }, None),
+    ({
+        'mmdet': None,
+        'mmsegmentation': None
+    }, None),
 ])
 def test_version_clashes_are_said_with_the_command(monkeypatch, found,
                                                    complaint):
@@ -57,8 +70,7 @@ def test_setup_and_import_demand_the_same_versions():
     declared = {}
     for text in metadata.requires('dspnet_mm'):
         requirement = Requirement(text)
-        declared.setdefault(requirement.name, set()).add(
-            requirement.specifier)
+        declared.setdefault(requirement.name, set()).add(requirement.specifier)
     for table in (compat.REQUIRED_VERSIONS, compat.OPTIONAL_VERSIONS):
         for names, needed in table.items():
             for name in names:
@@ -75,5 +87,4 @@ def test_mmengines_checkpoints_load_with_weights_only(tmp_path):
     buffer.update(1.5)
     path = str(tmp_path / 'checkpoint.pth')
     torch.save(dict(buffer=buffer, meta=dict(cfg=str(Config()))), path)
-    assert torch.load(
-        path, weights_only=True)['buffer'].current() == 1.5
+    assert torch.load(path, weights_only=True)['buffer'].current() == 1.5

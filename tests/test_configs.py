@@ -38,15 +38,16 @@ def test_a_config_parses_builds_and_trains_a_step(path):
     image = np.random.default_rng(0).integers(
         0, 256, (size, size + 8, 3), dtype=np.uint8)
     pipeline = [
-        TRANSFORMS.build(step) for step in cfg.train_dataloader.dataset.pipeline
+        TRANSFORMS.build(step)
+        for step in cfg.train_dataloader.dataset.pipeline
         if step['type'] == 'MultiView'
     ]
     assert len(pipeline) == 1
     views = [pipeline[0](dict(img=image))['img'] for _ in range(4)]
     inputs = [
-        torch.from_numpy(np.stack([np.ascontiguousarray(v[i])
-                                   for v in views])).permute(0, 3, 1, 2)
-        for i in range(2)
+        torch.from_numpy(
+            np.stack([np.ascontiguousarray(v[i])
+                      for v in views])).permute(0, 3, 1, 2) for i in range(2)
     ]
     assert inputs[0].shape == (4, 3, size, size)
     data = dict(

@@ -34,8 +34,7 @@ def test_a_subnet_is_a_value():
     ([1.0, 1.0], [1], 'one width and one depth for each stage'),
     ([], [], 'one width and one depth for each stage'),
 ])
-def test_a_wrong_subnet_is_refused_naming_the_allowed(widths, depths,
-                                                      allowed):
+def test_a_wrong_subnet_is_refused_naming_the_allowed(widths, depths, allowed):
     with pytest.raises(InputError, match=allowed):
         Subnet(widths, depths)
 
@@ -106,11 +105,13 @@ def test_the_space_spans_from_the_smallest_widths_and_depths_to_the_supernet():
         make_family(min_widths=0.5)
 
 
-@pytest.mark.parametrize('depth, params, flops', [
-    # torchvision's models without their classifiers.
-    (18, 11_689_512 - 513_000, 1_814_073_344 - 512_000),
-    (50, 25_557_032 - 2_049_000, 4_089_184_256 - 2_048_000),
-])
+@pytest.mark.parametrize(
+    'depth, params, flops',
+    [
+        # torchvision's models without their classifiers.
+        (18, 11_689_512 - 513_000, 1_814_073_344 - 512_000),
+        (50, 25_557_032 - 2_049_000, 4_089_184_256 - 2_048_000),
+    ])
 def test_costs_of_well_known_networks(depth, params, flops):
     family = make_family(
         depth, base_channels=64, stem='imagenet', input_size=224)
@@ -178,8 +179,9 @@ def test_a_budget_that_nothing_fits_names_the_smallest():
 
 def test_random_members_reach_all_widths_and_depths():
     family = make_family(
-        base_channels=4, desired=[dict(name='a'),
-                                  dict(name='b', widths=0.5, depths=1)])
+        base_channels=4,
+        desired=[dict(name='a'),
+                 dict(name='b', widths=0.5, depths=1)])
     generator = np.random.default_rng(0)
     drawn = [family.random(generator) for _ in range(300)]
     assert {s.widths[2] for s in drawn} == {0.5, 0.75, 1.0}

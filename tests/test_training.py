@@ -61,8 +61,9 @@ def test_mim_train_runs_from_an_installed_wheel_in_an_empty_folder(tmp_path):
         if command[0] == 'install':
             command.append(str(next(tmp_path.glob('*.whl'))))
         subprocess.run([*pip, *command], check=True, cwd=empty)
-    config = (site / 'dspnet_mm' / '.mim' / 'configs' / 'dspnet' /
-              os.path.basename(DIGITS_CONFIG))
+    config = (
+        site / 'dspnet_mm' / '.mim' / 'configs' / 'dspnet' /
+        os.path.basename(DIGITS_CONFIG))
     assert config.is_file() and not config.is_symlink()
     output = mim_train(str(config), empty, pythonpath=site)
     assert str(site) in subprocess.run(
@@ -153,12 +154,12 @@ def _steps(rank, world_size, folder, switchable_bn):
 
 
 @pytest.mark.parametrize('switchable_bn', [False, True])
-def test_two_processes_are_one_with_the_doubled_batch(tmp_path,
-                                                      switchable_bn):
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path, switchable_bn):
     """Synchronised batch norm included."""
     for world_size in (1, 2):
-        torch.multiprocessing.spawn(
-            _steps, (world_size, str(tmp_path), switchable_bn), world_size)
+        torch.multiprocessing.spawn(_steps,
+                                    (world_size, str(tmp_path), switchable_bn),
+                                    world_size)
     one, first, second = (
         torch.load(tmp_path / name)
         for name in ('1_0.pth', '2_0.pth', '2_1.pth'))

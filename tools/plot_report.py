@@ -35,8 +35,8 @@ def draw(rows: list) -> plt.Figure:
     for panel, (key, title) in zip(panels, (('knn', 'kNN'),
                                             ('linear', 'linear probe'))):
         for index, method in enumerate(methods):
-            points = sorted((row['flops'], 100 * row[key])
-                            for row in rows if row['method'] == method)
+            points = sorted((row['flops'], 100 * row[key]) for row in rows
+                            if row['method'] == method)
             style = dict(color=f'C{index}', label=LABELS.get(method, method))
             if points[-1][0] > 0:
                 panel.plot(*zip(*points), marker='o', **style)

@@ -122,13 +122,14 @@ def main() -> None:
         onnx=args.onnx,
         device=args.device,
         force=args.force)
-    print_table(('sub-network', 'width', 'depth', 'params', 'FLOPs',
-                 'largest difference', 'file'),
-                [(entry['name'], ' '.join(f'{w:g}' for w in entry['widths']),
-                  ' '.join(map(str, entry['depths'])), f'{entry["params"]:,}',
-                  f'{entry["flops"]:,}', f'{entry["max_abs_difference"]:.1e}',
-                  os.path.join(args.out_dir, f'{entry["name"]}.pth'))
-                 for entry in written])
+    print_table(
+        ('sub-network', 'width', 'depth', 'params', 'FLOPs',
+         'largest difference', 'file'),
+        [(entry['name'], ' '.join(f'{w:g}' for w in entry['widths']), ' '.join(
+            map(str, entry['depths'])), f'{entry["params"]:,}',
+          f'{entry["flops"]:,}', f'{entry["max_abs_difference"]:.1e}',
+          os.path.join(args.out_dir, f'{entry["name"]}.pth'))
+         for entry in written])
 
 
 if __name__ == '__main__':

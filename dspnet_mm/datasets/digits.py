@@ -50,6 +50,4 @@ class EmbeddedDigits(BaseDataset):
                     test_size=500,
                     stratify=labels,
                     random_state=0)))[self.split]
-        return [
-            dict(img=images[i], gt_label=int(labels[i])) for i in indices
-        ]
+        return [dict(img=images[i], gt_label=int(labels[i])) for i in indices]

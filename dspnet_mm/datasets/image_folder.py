@@ -7,8 +7,8 @@ from mmselfsup.registry import DATASETS
 
 from dspnet_mm.errors import InputError
 
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif',
-              '.tiff', '.webp')
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff',
+              '.webp')
 
 
 @DATASETS.register_module()
@@ -37,8 +37,8 @@ class ImageFolder(BaseDataset):
         """See MMEngine's BaseDataset."""
         paths = sorted(
             os.path.join(folder, name)
-            for folder, _, names in os.walk(self.data_root)
-            for name in names if name.lower().endswith(EXTENSIONS))
+            for folder, _, names in os.walk(self.data_root) for name in names
+            if name.lower().endswith(EXTENSIONS))
         if not paths:
             raise InputError(f'{self.data_root} holds no image: looked for '
                              f'{", ".join(EXTENSIONS)} in it and below')

@@ -47,11 +47,10 @@ class ImageFormat:
             ImageFormat: The format.
         """
         cfg = data_preprocessor or {}
-        return cls(
-            input_size,
-            tuple(cfg['mean']) if cfg.get('mean') else None,
-            tuple(cfg['std']) if cfg.get('std') else None,
-            bool(cfg.get('bgr_to_rgb', False)))
+        return cls(input_size,
+                   tuple(cfg['mean']) if cfg.get('mean') else None,
+                   tuple(cfg['std']) if cfg.get('std') else None,
+                   bool(cfg.get('bgr_to_rgb', False)))
 
     @property
     def batch_size(self) -> int:

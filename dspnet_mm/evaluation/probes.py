@@ -90,8 +90,8 @@ def linear_accuracy(train: Tuple[np.ndarray, np.ndarray],
     Returns:
         float: In [0, 1].
     """
-    probe = make_pipeline(
-        StandardScaler(), LogisticRegression(max_iter=_LINEAR_MAX_ITERATIONS))
+    probe = make_pipeline(StandardScaler(),
+                          LogisticRegression(max_iter=_LINEAR_MAX_ITERATIONS))
     with warnings.catch_warnings():
         # Random and collapsed features may not converge; the limit is part
         # of the protocol.

@@ -171,9 +171,9 @@ def _random_twin(network: PlainNetwork, dataset: BaseDataset, seed: int,
             logging.disable(logging.NOTSET)
     backbone.to(device)
     batches = [
-        inputs.to(device) for inputs, _ in iterate(
-            dataset, network.image_format,
-            pick(dataset, _CALIBRATION_IMAGES, seed))
+        inputs.to(device)
+        for inputs, _ in iterate(dataset, network.image_format,
+                                 pick(dataset, _CALIBRATION_IMAGES, seed))
     ]
     recalibrate(backbone, batches)
     backbone.eval()

@@ -49,8 +49,9 @@ class SandwichSampler:
     def draws_only_desired(self) -> bool:
         """Whether nothing but DNs can be drawn."""
         ends = {self.family.full, self.family.smallest}
-        return ends <= set(self.family.desired.values()) and (
-            self.desired_prob == 1 or not self.num_random)
+        return ends <= set(
+            self.family.desired.values()) and (self.desired_prob == 1
+                                               or not self.num_random)
 
     def __call__(self, iteration: int, seed: int) -> List[Subnet]:
         """Draw.
@@ -109,7 +110,9 @@ class FixedSampler:
         InputError: If no DN has that name.
     """
 
-    def __init__(self, family: ResNetFamily, name: Optional[str] = None) -> None:
+    def __init__(self,
+                 family: ResNetFamily,
+                 name: Optional[str] = None) -> None:
         self.subnet = family.full if name is None else family[name]
         self.draws_only_desired = self.subnet in family.desired.values()
 

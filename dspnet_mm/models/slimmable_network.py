@@ -13,8 +13,8 @@ class SlimmableNetwork:
     """A network of slimmable layers that can become any of its sub-networks.
 
     Subclasses set ``family`` and ``switchable_bn`` and implement
-    :meth:`_activate_layers`. Use :func:`activate` rather than :meth:`set_active_subnet`: it cannot forget
-    to go back.
+    :meth:`_activate_layers`. Use :func:`activate` rather than
+    :meth:`set_active_subnet`: it cannot forget to go back.
     """
     family: ResNetFamily
     switchable_bn: bool

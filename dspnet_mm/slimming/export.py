@@ -9,13 +9,12 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.errors import InputError, VerificationError
-from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset, iterate,
-                                  pick)
+from dspnet_mm.evaluation import ImageFormat, evaluation_dataset, iterate, pick
 from dspnet_mm.models import SlimmableResNet, activate
 from dspnet_mm.subnet import Subnet
 from dspnet_mm.versions import versions
-from dspnet_mm.checkpoint import sha256_of
 from .plain_file import INDEX_NAME, load_plain, read_index, save_plain
 from .recalibrate import evaluating, recalibrate
 from .slim import plain_backbone_cfg, slim
@@ -46,8 +45,8 @@ def export_subnets(cfg: Config,
     Files come under their final names only when all of them are written and
     verified. Per sub-network: ``NAME.pth`` (``state_dict`` of the backbone
     without prefix, and ``meta``), ``NAME.py`` (a config that holds
-    ``backbone`` and ``out_channels``), on demand ``NAME.onnx``, and an entry in
-    ``subnets.json``, where entries of other names stay.
+    ``backbone`` and ``out_channels``), on demand ``NAME.onnx``, and an entry
+    in ``subnets.json``, where entries of other names stay.
 
     Args:
         cfg (Config): The training config.
@@ -195,8 +194,8 @@ def _publish(staging: str, out_dir: str, names: Iterable[str]) -> None:
 
 
 def _export_one(backbone: SlimmableResNet, subnet: Subnet,
-                meta: Dict[str, Any], batches: List[torch.Tensor],
-                folder: str, onnx: bool, device: str) -> dict:
+                meta: Dict[str, Any], batches: List[torch.Tensor], folder: str,
+                onnx: bool, device: str) -> dict:
     with activate(subnet, backbone):
         recalibrate(backbone, batches)
         expected = _stage_outputs(backbone, batches[0][:_VERIFIED_IMAGES])
@@ -214,15 +213,15 @@ def _export_one(backbone: SlimmableResNet, subnet: Subnet,
         for output, target in zip(outputs, expected))
     # Not "difference > ...", which is false for NaN.
     if not difference <= TOLERANCE:
-        raise VerificationError(f'{meta["name"]} failed verification: it differs '
-                           f'by {difference:.3g} from the active sub-network, '
-                           f'more than {TOLERANCE:g}; nothing was written')
+        raise VerificationError(
+            f'{meta["name"]} failed verification: it differs '
+            f'by {difference:.3g} from the active sub-network, '
+            f'more than {TOLERANCE:g}; nothing was written')
     suffixes = ['.pth', '.py']
     onnx_difference = None
     if onnx:
         onnx_difference = _export_onnx(
-            plain, images,
-            os.path.join(folder, f'{meta["name"]}.onnx'))
+            plain, images, os.path.join(folder, f'{meta["name"]}.onnx'))
         suffixes.append('.onnx')
     entry = {key: meta[key] for key in meta if key != 'backbone'}
     entry['max_abs_difference'] = difference
@@ -291,9 +290,9 @@ def _export_onnx(plain: nn.Module, images: torch.Tensor, path: str) -> float:
         session.run(None, dict(images=images.numpy()))[0])
     expected = network(images)
     difference = float((output - expected).abs().max())
-    if not difference <= ONNX_TOLERANCE * max(1., float(
-            expected.abs().max())):
-        raise VerificationError(f'{os.path.basename(path)} failed verification: '
-                           f'ONNX Runtime differs by {difference:.3g} from '
-                           'PyTorch; nothing was written')
+    if not difference <= ONNX_TOLERANCE * max(1., float(expected.abs().max())):
+        raise VerificationError(
+            f'{os.path.basename(path)} failed verification: '
+            f'ONNX Runtime differs by {difference:.3g} from '
+            'PyTorch; nothing was written')
     return difference

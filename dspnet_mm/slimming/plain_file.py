@@ -8,9 +8,9 @@ from typing import Any, Dict, List, Sequence
 import torch
 from torch import nn
 
+from dspnet_mm.checkpoint import load_checkpoint, sha256_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat
-from dspnet_mm.checkpoint import load_checkpoint, sha256_of
 from .slim import build_plain_backbone
 
 INDEX_NAME = 'subnets.json'

@@ -7,9 +7,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 
+from dspnet_mm.checkpoint import load_checkpoint
 from dspnet_mm.errors import InputError
 from dspnet_mm.models import SupernetAlgorithm
-from dspnet_mm.checkpoint import load_checkpoint
 
 
 def load_config(path: str, options: Optional[dict] = None) -> Config:
@@ -86,8 +86,8 @@ def load_supernet(cfg: Config, checkpoint_path: str) -> SupernetAlgorithm:
     ]
     faults = [
         f'{len(keys)} {what} ({keys[0]}{", ..." if keys[1:] else ""})'
-        for what, keys in (('keys missing', missing),
-                           ('unexpected keys', unexpected),
+        for what, keys in (('keys missing', missing), ('unexpected keys',
+                                                       unexpected),
                            ('tensors of another shape', differing)) if keys
     ]
     if faults:

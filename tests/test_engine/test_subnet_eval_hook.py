@@ -49,11 +49,9 @@ def test_accuracies_are_those_of_the_exported_networks(tmp_path):
     }
     assert 'knn/large' not in runner.message_hub.log_scalars
     family = runner.model.family
-    export_subnets(
-        cfg,
-        str(tmp_path / 'epoch_1.pth'), {n: family[n]
-                                        for n in logged},
-        str(tmp_path / 'exports'))
+    export_subnets(cfg, str(tmp_path / 'epoch_1.pth'),
+                   {n: family[n]
+                    for n in logged}, str(tmp_path / 'exports'))
     for row in evaluate([str(tmp_path / 'exports')], 'digits'):
         assert logged[row['subnet']] == pytest.approx(row['knn'], abs=0.003)
     events = list(tmp_path.glob('*/vis_data/events.out.tfevents*'))

@@ -25,11 +25,11 @@ def blobs(number, seed, noise=3.0):
 def test_knn_is_mmselfsups(k):
     train, test = blobs(300, 0), blobs(200, 1)
     tensors = [
-        torch.from_numpy(array) for array in (
-            train[0] / np.linalg.norm(train[0], axis=1, keepdims=True),
-            train[1],
-            test[0] / np.linalg.norm(test[0], axis=1, keepdims=True),
-            test[1])
+        torch.from_numpy(array)
+        for array in (train[0] /
+                      np.linalg.norm(train[0], axis=1, keepdims=True),
+                      train[1], test[0] /
+                      np.linalg.norm(test[0], axis=1, keepdims=True), test[1])
     ]
     upstream, _ = knn_eval(*tensors, k, 0.07, num_classes=5)
     assert 0.3 < upstream / 100 < 0.95
@@ -53,8 +53,8 @@ def test_a_wrong_number_of_neighbours_is_refused(k):
 def test_features_are_pooled_over_the_image():
     plain = slim(SlimmableResNet(make_family()), make_family()['tiny'])
     images = torch.rand(5, 3, 16, 16)
-    features, labels = extract_features(
-        plain, [(images[:3], np.arange(3)), (images[3:], np.arange(3, 5))])
+    features, labels = extract_features(plain, [(images[:3], np.arange(3)),
+                                                (images[3:], np.arange(3, 5))])
     assert features.shape == (5, 16) and list(labels) == [0, 1, 2, 3, 4]
     expected = plain(images)[-1].mean((2, 3)).detach().numpy()
     assert features == pytest.approx(expected, abs=1e-6)
@@ -74,8 +74,7 @@ def test_images_are_normalised_as_in_training():
 
 
 def test_evaluation_sees_whole_images_in_order_without_random_numbers():
-    dataset = evaluation_dataset(
-        dict(type='EmbeddedDigits', split='test'), 16)
+    dataset = evaluation_dataset(dict(type='EmbeddedDigits', split='test'), 16)
     before = torch.get_rng_state()
     batches = list(iterate(dataset, ImageFormat(16)))
     assert torch.equal(torch.get_rng_state(), before)

@@ -69,15 +69,13 @@ def byol_twin(model):
         missing, unexpected = getattr(twin, name).load_state_dict(
             state, strict=False)
         assert not unexpected
-        assert all('running' in key or 'num_batches' in key
-                   for key in missing)
+        assert all('running' in key or 'num_batches' in key for key in missing)
     return twin
 
 
 def test_with_the_supernet_alone_it_is_mmselfsups_byol():
     MessageHub.get_current_instance().update_info('max_iters', 5)
-    cfg = model_cfg(
-        sampler=dict(type='FixedSampler'), base_momentum=0.9)
+    cfg = model_cfg(sampler=dict(type='FixedSampler'), base_momentum=0.9)
     cfg['family']['stem'] = 'imagenet'
     torch.manual_seed(0)
     model = MODELS.build(cfg)
@@ -109,9 +107,10 @@ def test_gradients_are_the_sum_over_the_sampled_subnetworks():
     expected = {n: p.grad for n, p in model.named_parameters()}
     model.zero_grad()
     grads = {}
-    wrapper.step = lambda: grads.update(
-        {n: p.grad.clone()
-         for n, p in model.named_parameters() if p.grad is not None})
+    wrapper.step = lambda: grads.update({
+        n: p.grad.clone()
+        for n, p in model.named_parameters() if p.grad is not None
+    })
     logged = model.train_step(data, wrapper)
     assert logged['loss'].item() == pytest.approx(
         sum(value.item() for value in summed.values()), rel=1e-5)
@@ -135,8 +134,7 @@ def test_loss_weights(loss_weights, factors):
 
 def test_losses_and_spreads_are_logged_for_each_subnetwork():
     model = build(
-        sampler=dict(
-            type='SandwichSampler', num_random=2, desired_prob=0.0))
+        sampler=dict(type='SandwichSampler', num_random=2, desired_prob=0.0))
     logged = model.train_step(batch(), sgd(model))
     assert set(logged) == {
         'loss', 'loss_large', 'spread_large', 'loss_tiny', 'spread_tiny',
@@ -198,8 +196,7 @@ def test_the_target_is_the_average_and_gets_no_gradient():
     before = [p.clone() for p in model.target_net.parameters()]
     model.train_step(batch(), sgd(model))
     online = [*model.backbone.parameters(), *model.neck.parameters()]
-    for old, new, source in zip(before, model.target_net.parameters(),
-                                online):
+    for old, new, source in zip(before, model.target_net.parameters(), online):
         assert not new.requires_grad and new.grad is None
         assert torch.allclose(new, 0.75 * old + 0.25 * source, atol=1e-6)
 
@@ -214,8 +211,7 @@ def test_the_momentum_rises_along_a_cosine():
         hub.update_info('iter', iteration)
         seen.append(model.momentum)
     assert seen == pytest.approx(
-        [1 - 0.1 * (math.cos(math.pi * k / 10) + 1) / 2
-         for k in range(1, 11)])
+        [1 - 0.1 * (math.cos(math.pi * k / 10) + 1) / 2 for k in range(1, 11)])
     assert seen[-1] == 1
 
 
@@ -230,10 +226,9 @@ def test_the_target_runs_once_per_iteration():
 def test_initialisation_keeps_both_networks_equal():
     model = build()
     model.init_weights()
-    for target, online in zip(
-            model.target_net.parameters(),
-        [*model.backbone.parameters(), *model.neck.parameters()]):
-        assert torch.equal(target, online)
+    online = [*model.backbone.parameters(), *model.neck.parameters()]
+    for pair in zip(model.target_net.parameters(), online):
+        assert torch.equal(*pair)
 
 
 @pytest.mark.parametrize('where', ['forward', 'backward'])
@@ -260,8 +255,7 @@ def test_twenty_steps_lower_the_loss():
     model = build(sampler=dict(type='AllDesiredSampler'))
     wrapper = sgd(model, lr=0.05)
     losses = [
-        model.train_step(batch(32), wrapper)['loss'].item()
-        for _ in range(20)
+        model.train_step(batch(32), wrapper)['loss'].item() for _ in range(20)
     ]
     assert losses[-1] < losses[0] - 1
 
@@ -280,8 +274,8 @@ def test_switchable_batch_norm_trains_private_parameters():
     (dict(loss_weights='max'), "'sum', 'mean' or a dict"),
     (dict(loss_weights=dict(huge=2.0)), "'huge'.*'large'"),
     (dict(base_momentum=1.5), r'in \[0, 1\]'),
-    (dict(switchable_bn=True, sampler=dict(type='SandwichSampler')),
-     'desired_prob=1'),
+    (dict(switchable_bn=True,
+          sampler=dict(type='SandwichSampler')), 'desired_prob=1'),
 ])
 def test_parts_that_do_not_fit_are_refused(change, complaint):
     with pytest.raises(InputError, match=complaint):
@@ -289,8 +283,7 @@ def test_parts_that_do_not_fit_are_refused(change, complaint):
 
 
 def test_switchable_batch_norm_needs_the_supernet_among_the_desired():
-    cfg = model_cfg(
-        switchable_bn=True, sampler=dict(type='AllDesiredSampler'))
+    cfg = model_cfg(switchable_bn=True, sampler=dict(type='AllDesiredSampler'))
     cfg['family']['desired'] = [dict(name='tiny', widths=0.25, depths=1)]
     with pytest.raises(InputError, match='supernet among the desired'):
         MODELS.build(cfg)

@@ -97,7 +97,10 @@ def test_batch_norm_refuses_to_evaluate_with_anothers_statistics():
 def test_shared_statistics_are_not_saved_and_private_ones_are():
     assert set(SlimmableBatchNorm(4).state_dict()) == {'weight', 'bias'}
     state = SlimmableBatchNorm(4, num_private=3).state_dict()
-    assert {key: tuple(value.shape) for key, value in state.items()} == dict(
+    assert {
+        key: tuple(value.shape)
+        for key, value in state.items()
+    } == dict(
         weight=(3, 4), bias=(3, 4), running_mean=(3, 4), running_var=(3, 4))
 
 

@@ -24,7 +24,12 @@ def test_the_full_neck_is_mmselfsups():
     torch.manual_seed(0)
     neck = make_neck(make_family())
     upstream = NonLinearNeck(
-        64, 16, 4, 3, with_bias=True, with_last_bn=False,
+        64,
+        16,
+        4,
+        3,
+        with_bias=True,
+        with_last_bn=False,
         norm_cfg=dict(type='BN1d', track_running_stats=False))
     upstream.load_state_dict(neck.state_dict(), strict=True)
     features = (torch.rand(5, 64, 2, 2), )
@@ -63,5 +68,8 @@ def test_recalibration_of_one_dimensional_batch_norm_is_numpys():
         values = torch.cat(
             [neck.fc0(batch[0].flatten(1)) for batch in batches])
         values = values.detach().numpy().astype('float64')
-        assert neck.bn0._active(neck.bn0.running_mean).numpy() ==             pytest.approx(values.mean(0), rel=1e-5, abs=1e-7)
-        assert neck.bn0._active(neck.bn0.running_var).numpy() ==             pytest.approx(values.var(0), rel=1e-5)
+        assert neck.bn0._active(
+            neck.bn0.running_mean).numpy() == pytest.approx(
+                values.mean(0), rel=1e-5, abs=1e-7)
+        assert neck.bn0._active(neck.bn0.running_var).numpy() == pytest.approx(
+            values.var(0), rel=1e-5)

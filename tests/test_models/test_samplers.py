@@ -6,8 +6,7 @@ import pytest
 from conftest import make_family
 
 from dspnet_mm import InputError
-from dspnet_mm.models import (AllDesiredSampler, FixedSampler,
-                              SandwichSampler)
+from dspnet_mm.models import AllDesiredSampler, FixedSampler, SandwichSampler
 
 
 def draws(sampler, seed=0, number=200):

@@ -15,9 +15,9 @@ def inputs_of_batch_norms(network, batches):
     seen = {}
     handles = [
         module.register_forward_pre_hook(
-            lambda module, inputs: seen.setdefault(module, []).append(
-                inputs[0].double().numpy()))
-        for module in network.modules() if isinstance(module, kinds)
+            lambda module, inputs: seen.setdefault(module, []).append(inputs[
+                0].double().numpy())) for module in network.modules()
+        if isinstance(module, kinds)
     ]
     network.eval()
     with torch.no_grad():
@@ -25,10 +25,7 @@ def inputs_of_batch_norms(network, batches):
             network(batch)
     for handle in handles:
         handle.remove()
-    return {
-        module: np.concatenate(parts)
-        for module, parts in seen.items()
-    }
+    return {module: np.concatenate(parts) for module, parts in seen.items()}
 
 
 def make_batches(sizes=(7, 7, 3)):

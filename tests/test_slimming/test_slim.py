@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import pytest
 import torch
 from conftest import make_family
 from hypothesis import given, settings
@@ -7,8 +8,6 @@ from mmcls.registry import MODELS as MMCLS_MODELS
 from mmdet.registry import MODELS as MMDET_MODELS
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS as MMSEG_MODELS
-
-import pytest
 
 from dspnet_mm.models import SlimmableResNet, activate
 from dspnet_mm.slimming import plain_backbone_cfg, recalibrate, slim
@@ -30,8 +29,7 @@ def assert_equal_networks(backbone, subnet):
 @pytest.mark.parametrize('switchable_bn', [False, True])
 @pytest.mark.parametrize('stem', ['small', 'imagenet'])
 @pytest.mark.parametrize('depth', [18, 34, 50, 101])
-def test_desired_networks_and_their_exports_agree(depth, stem,
-                                                  switchable_bn):
+def test_desired_networks_and_their_exports_agree(depth, stem, switchable_bn):
     torch.manual_seed(0)
     family = make_family(depth, stem=stem)
     backbone = SlimmableResNet(family, switchable_bn=switchable_bn)
@@ -51,11 +49,10 @@ def test_random_subnetworks_of_random_families_and_exports_agree(data):
         desired=[dict(name='full')],
         min_widths=1 / base_channels,
         min_depths=1)
-    subnet = family.subnet(
-        [
-            data.draw(st.integers(1, base_channels)) / base_channels
-            for _ in range(4)
-        ], [data.draw(st.integers(1, high)) for high in family.full_depths])
+    subnet = family.subnet([
+        data.draw(st.integers(1, base_channels)) / base_channels
+        for _ in range(4)
+    ], [data.draw(st.integers(1, high)) for high in family.full_depths])
     torch.manual_seed(data.draw(st.integers(0, 9)))
     assert_equal_networks(SlimmableResNet(family), subnet)
 
@@ -111,8 +108,8 @@ def test_a_stock_resnet_is_used_where_one_fits(depth, widths, depths, stem,
 ])
 @pytest.mark.parametrize('stem', ['small', 'imagenet'])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_the_toolboxes_build_and_load_it_strictly(scope, registry,
-                                                  out_indices, stem, depth):
+def test_the_toolboxes_build_and_load_it_strictly(scope, registry, out_indices,
+                                                  stem, depth):
     torch.manual_seed(0)
     family = make_family(depth, stem=stem)
     backbone = SlimmableResNet(family)
@@ -121,13 +118,12 @@ def test_the_toolboxes_build_and_load_it_strictly(scope, registry,
         plain = slim(backbone, subnet)
         init_default_scope(scope)
         built = registry.build(
-            dict(
-                plain_backbone_cfg(family, subnet), out_indices=out_indices))
+            dict(plain_backbone_cfg(family, subnet), out_indices=out_indices))
         built.load_state_dict(plain.state_dict(), strict=True)
         built.eval()
         outputs = built(images)
-        assert [o.shape[1] for o in outputs] == list(
-            family.out_channels(subnet))
+        assert [o.shape[1]
+                for o in outputs] == list(family.out_channels(subnet))
         assert torch.allclose(outputs[-1], plain(images)[-1], atol=1e-5)
 
 

@@ -11,6 +11,7 @@ from conftest import run_tool
 from dspnet_mm.slimming import export_subnets, load_config
 from dspnet_mm.slimming.supernet import build_supernet
 
+
 @pytest.fixture(scope='module')
 def exports(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp('evaluated')
@@ -29,8 +30,8 @@ def exports(trained, tmp_path_factory):
 @pytest.fixture(scope='module')
 def report(exports, tmp_path_factory):
     path = tmp_path_factory.mktemp('report') / 'new' / 'report.json'
-    done = run_tool('evaluate.py', exports, '--data', 'digits', '--baselines', 'random',
-               'pixels', '--out', path)
+    done = run_tool('evaluate.py', exports, '--data', 'digits', '--baselines',
+                    'random', 'pixels', '--out', path)
     assert done.returncode == 0, done.stderr
     assert re.search(r'\| dspnet +\| tiny ', done.stdout)
     return path
@@ -38,10 +39,12 @@ def report(exports, tmp_path_factory):
 
 def test_the_report_holds_a_row_for_each(report):
     content = json.loads(report.read_text())
-    assert [(row['method'], row['subnet']) for row in content['rows']] == [
-        ('dspnet', 'small'), ('dspnet', 'tiny'), ('random', 'small'),
-        ('random', 'tiny'), ('pixels', 'pixels')
-    ]
+    assert [(row['method'], row['subnet'])
+            for row in content['rows']] == [('dspnet', 'small'),
+                                            ('dspnet', 'tiny'),
+                                            ('random', 'small'),
+                                            ('random', 'tiny'),
+                                            ('pixels', 'pixels')]
     for row in content['rows']:
         assert set(row) == {
             'method', 'subnet', 'widths', 'depths', 'params', 'flops', 'knn',
@@ -57,7 +60,7 @@ def test_the_report_holds_a_row_for_each(report):
 def test_evaluation_is_deterministic(exports, report, tmp_path):
     again = tmp_path / 'again.json'
     assert run_tool('evaluate.py', exports / 'tiny.pth', '--data', 'digits',
-               '--baselines', 'random', '--out', again).returncode == 0
+                    '--baselines', 'random', '--out', again).returncode == 0
     rows = json.loads(again.read_text())['rows']
     first = json.loads(report.read_text())['rows']
     assert rows == [first[1], first[3]]
@@ -70,9 +73,8 @@ def test_the_report_is_drawn(report):
     assert image.shape[0] > 300 and image.std() > 10
     text = report.with_suffix('.svg').read_text()
     assert text.startswith('<?xml') and '</svg>' in text
-    assert sorted(os.listdir(report.parent)) == [
-        'report.json', 'report.png', 'report.svg'
-    ]
+    assert sorted(os.listdir(
+        report.parent)) == ['report.json', 'report.png', 'report.svg']
 
 
 @pytest.fixture
@@ -134,21 +136,22 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
         networks.mkdir()
         for name in os.listdir(exports):
             content = (exports / name).read_bytes()
-            (networks / name).write_bytes(
-                content + b' ' * name.endswith('tiny.pth'))
+            (networks / name).write_bytes(content +
+                                          b' ' * name.endswith('tiny.pth'))
     elif case == 'k':
         more = ['--knn-k', 25]
     out = tmp_path / 'report.json'
-    done = run_tool('evaluate.py', networks, '--data', data, '--out', out, *more)
+    done = run_tool('evaluate.py', networks, '--data', data, '--out', out,
+                    *more)
     assert done.returncode == 2, done.stderr
     message = done.stderr.strip().split('\n')[-1]
     assert message.startswith('error: ') and re.search(complaint, message)
     assert not out.exists()
 
 
-@pytest.mark.parametrize('content', [
-    None, 'no json', '{}', '{"rows": []}', '{"rows": [{"method": "a"}]}'
-])
+@pytest.mark.parametrize(
+    'content',
+    [None, 'no json', '{}', '{"rows": []}', '{"rows": [{"method": "a"}]}'])
 def test_what_is_no_report_is_not_drawn(content, tmp_path):
     path = tmp_path / 'report.json'
     if content is not None:

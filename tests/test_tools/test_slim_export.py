@@ -27,14 +27,12 @@ NAMES = ['large', 'medium', 'small', 'tiny']
 def exported(trained, tmp_path_factory):
     """All DNs, exported by the command itself."""
     folder = tmp_path_factory.mktemp('exports') / 'new'
-    done = subprocess.run(
-        [
-            sys.executable, TOOL, trained.config, trained.checkpoint,
-            '--out-dir',
-            str(folder), '--all', '--calib-images', '50', '--onnx'
-        ],
-        capture_output=True,
-        text=True)
+    done = subprocess.run([
+        sys.executable, TOOL, trained.config, trained.checkpoint, '--out-dir',
+        str(folder), '--all', '--calib-images', '50', '--onnx'
+    ],
+                          capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
     assert '| tiny ' in done.stdout
     return folder
@@ -74,8 +72,7 @@ def test_files_load_strictly_into_the_toolboxes(exported, scope, registry):
         cfg = Config.fromfile(str(exported / f'{name}.py'))
         checkpoint = torch.load(
             str(exported / f'{name}.pth'), weights_only=True)
-        backbone = registry.build(
-            dict(cfg.backbone, out_indices=(0, 1, 2, 3)))
+        backbone = registry.build(dict(cfg.backbone, out_indices=(0, 1, 2, 3)))
         backbone.load_state_dict(checkpoint['state_dict'], strict=True)
         outputs = backbone(torch.rand(2, 3, 32, 32))
         assert [o.shape[1] for o in outputs] == cfg.out_channels
@@ -96,20 +93,20 @@ def test_onnx_files_compute_the_same_at_any_batch_size(exported):
                        weights_only=True)['state_dict'])
         backbone.eval()
         session = onnxruntime.InferenceSession(
-            str(exported / f'{name}.onnx'),
-            providers=['CPUExecutionProvider'])
+            str(exported / f'{name}.onnx'), providers=['CPUExecutionProvider'])
         output = session.run(None, dict(images=images.numpy()))[0]
         expected = backbone(images)[-1].detach().numpy()
-        assert np.abs(output - expected).max() <= 1e-4 * max(
-            1, np.abs(expected).max())
+        assert np.abs(output -
+                      expected).max() <= 1e-4 * max(1,
+                                                    np.abs(expected).max())
 
 
 def test_the_same_seed_writes_the_same_files(trained, tmp_path, exported):
     states = []
     for name, seed in (('a', 0), ('b', 0), ('c', 1)):
         assert run_tool('slim_export.py', trained.config, trained.checkpoint,
-                   '--out-dir', tmp_path / name, '--subnet', 'tiny',
-                   '--calib-images', 50, '--seed', seed).returncode == 0
+                        '--out-dir', tmp_path / name, '--subnet', 'tiny',
+                        '--calib-images', 50, '--seed', seed).returncode == 0
         states.append(
             torch.load(str(tmp_path / name / 'tiny.pth'))['state_dict'])
     states.append(torch.load(str(exported / 'tiny.pth'))['state_dict'])
@@ -126,8 +123,9 @@ def test_the_same_seed_writes_the_same_files(trained, tmp_path, exported):
     (['--max-flops', '0.3M'], None),
 ])
 def test_any_member_and_budgets(trained, tmp_path, arguments, written):
-    assert run_tool('slim_export.py', trained.config, trained.checkpoint, '--out-dir',
-               tmp_path, '--calib-images', 8, *arguments).returncode == 0
+    assert run_tool('slim_export.py', trained.config, trained.checkpoint,
+                    '--out-dir', tmp_path, '--calib-images', 8,
+                    *arguments).returncode == 0
     entry, = json.loads((tmp_path / 'subnets.json').read_text())['subnets']
     if written:
         assert entry['name'] == written
@@ -184,40 +182,40 @@ BAD_INPUTS = {
     'unexpected keys':
     (dict(spoil=lambda state: state.update(extra=torch.zeros(1))),
      r'1 unexpected keys \(extra\)'),
-    'a missing checkpoint': (dict(checkpoint='missing.pth'),
-                             'does not exist'),
-    'a checkpoint that is none':
-    (dict(checkpoint='text'), 'cannot be read as a checkpoint'),
+    'a missing checkpoint': (dict(checkpoint='missing.pth'), 'does not exist'),
+    'a checkpoint that is none': (dict(checkpoint='text'),
+                                  'cannot be read as a checkpoint'),
     'an unknown sub-network': (dict(which=['--subnet', 'huge']),
                                'large.*medium.*small.*tiny'),
-    'a width that is not allowed':
-    (dict(which=['--width', '1.5']), r'in \(0, 1\]'),
-    'a width outside of the family':
-    (dict(which=['--width', '0.1']), 'widths .*0.25 to 1'),
+    'a width that is not allowed': (dict(which=['--width', '1.5']),
+                                    r'in \(0, 1\]'),
+    'a width outside of the family': (dict(which=['--width', '0.1']),
+                                      'widths .*0.25 to 1'),
     'a depth that is not allowed':
     (dict(which=['--width', '1', '--depth', '9']), 'depths .*1 to 2'),
-    'too few depths':
-    (dict(which=['--width', '1', '--depth', '1', '1']), 'or 4, one for each'),
-    'a budget that nothing fits':
-    (dict(which=['--max-params', '10']), 'the smallest, w0.25_d1-1-1-1, has'),
+    'too few depths': (dict(which=['--width', '1', '--depth', '1', '1']),
+                       'or 4, one for each'),
+    'a budget that nothing fits': (dict(which=['--max-params', '10']),
+                                   'the smallest, w0.25_d1-1-1-1, has'),
     'a budget that is none': (dict(which=['--max-flops', 'many']),
                               'e.g. 4000000, 300M'),
     'no choice': (dict(which=[]), 'one of the arguments'),
     'two choices': (dict(which=['--all', '--subnet', 'tiny']),
                     'not allowed with'),
-    'a depth without a width':
-    (dict(which=['--all', '--depth', '1']), '--depth goes with --width'),
-    'no calibration images':
-    (dict(which=['--all', '--calib-images', '0']), 'at least 1'),
-    'an unknown device':
-    (dict(which=['--all', '--device', 'cuda:99']), "'cuda:99'"),
+    'a depth without a width': (dict(which=['--all', '--depth', '1']),
+                                '--depth goes with --width'),
+    'no calibration images': (dict(which=['--all', '--calib-images', '0']),
+                              'at least 1'),
+    'an unknown device': (dict(which=['--all', '--device', 'cuda:99']),
+                          "'cuda:99'"),
     'a file in the folder\'s place': (dict(out_dir='text'), 'is a file'),
-    'an index that is none':
-    (dict(out_dir='broken'), 'subnets.json cannot be read'),
-    'data that is not there':
-    (dict(options=['train_dataloader.dataset.type=ImageFolder',
-                   'train_dataloader.dataset.data_root=nowhere',
-                   'train_dataloader.dataset.split=None']), 'nowhere'),
+    'an index that is none': (dict(out_dir='broken'),
+                              'subnets.json cannot be read'),
+    'data that is not there': (dict(options=[
+        'train_dataloader.dataset.type=ImageFolder',
+        'train_dataloader.dataset.data_root=nowhere',
+        'train_dataloader.dataset.split=None'
+    ]), 'nowhere'),
 }
 
 
@@ -248,8 +246,7 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
     assert sorted(os.walk(tmp_path)) == before
 
 
-def test_a_failed_verification_writes_nothing(trained, tmp_path,
-                                              monkeypatch):
+def test_a_failed_verification_writes_nothing(trained, tmp_path, monkeypatch):
     genuine = export_module.slim
 
     def wrong(backbone, subnet):
@@ -279,8 +276,9 @@ def test_a_failure_while_writing_leaves_nothing(trained, tmp_path,
 
     genuine = export_module._write_config
     monkeypatch.setattr(export_module, '_write_config', fail)
-    assert run_tool('slim_export.py', trained.config, trained.checkpoint, '--out-dir',
-               tmp_path / 'new', '--all', '--calib-images', 8).returncode == 2
+    assert run_tool('slim_export.py', trained.config, trained.checkpoint,
+                    '--out-dir', tmp_path / 'new', '--all', '--calib-images',
+                    8).returncode == 2
     assert os.listdir(tmp_path) == []
 
 

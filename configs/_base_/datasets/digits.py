@@ -1,9 +1,7 @@
 # Light views: on small centred digits, strong crops and colours hurt.
 view_pipeline = [
     dict(
-        type='RandomResizedCrop',
-        size=16,
-        scale=(0.6, 1.0),
+        type='RandomResizedCrop', size=16, scale=(0.6, 1.0),
         ratio=(0.8, 1.25)),
     dict(type='RandomRotation', degrees=15),
     dict(

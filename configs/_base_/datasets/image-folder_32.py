@@ -33,6 +33,4 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageFolder',
-        data_root='data/images',
-        pipeline=train_pipeline))
+        type='ImageFolder', data_root='data/images', pipeline=train_pipeline))

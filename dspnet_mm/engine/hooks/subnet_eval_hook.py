@@ -74,8 +74,7 @@ class SubnetEvalHook(Hook):
         names = self.subnets or list(model.family.desired)
         self._subnets = {name: model.family[name] for name in names}
         self._format = ImageFormat.from_config(
-            runner.cfg.model.get('data_preprocessor'),
-            model.family.input_size)
+            runner.cfg.model.get('data_preprocessor'), model.family.input_size)
         with preserved_random_state():
             self._datasets = [
                 evaluation_dataset(cfg, model.family.input_size)
@@ -102,9 +101,8 @@ class SubnetEvalHook(Hook):
         device = next(model.parameters()).device
         indices = [
             None if limit is None else pick(dataset, limit, seed=0)
-            for dataset, limit in zip(
-                [*self._datasets, self._datasets[0]],
-                [*self.limits, self.num_calibration])
+            for dataset, limit in zip([*self._datasets, self._datasets[0]],
+                                      [*self.limits, self.num_calibration])
         ]
         calibration = [
             inputs.to(device)
@@ -114,9 +112,9 @@ class SubnetEvalHook(Hook):
         for name, subnet in self._subnets.items():
             plain = slim(model.backbone, subnet).to(device)
             recalibrate(plain, calibration)
-            train, test = (
-                extract_features(plain, self._iterate(dataset, chosen))
-                for dataset, chosen in zip(self._datasets, indices))
+            train, test = (extract_features(plain,
+                                            self._iterate(dataset, chosen))
+                           for dataset, chosen in zip(self._datasets, indices))
             accuracies[name] = knn_accuracy(train, test, self.k)
         return accuracies
 
@@ -125,9 +123,10 @@ class SubnetEvalHook(Hook):
 
     def _report(self, runner: Runner, accuracies: Dict[str, float]) -> None:
         scalars = {f'knn/{name}': acc for name, acc in accuracies.items()}
-        runner.logger.info('kNN accuracy after epoch %d: %s', runner.epoch + 1,
-                           '  '.join(f'{name}: {acc:.4f}'
-                                     for name, acc in accuracies.items()))
+        runner.logger.info(
+            'kNN accuracy after epoch %d: %s', runner.epoch + 1,
+            '  '.join(f'{name}: {acc:.4f}'
+                      for name, acc in accuracies.items()))
         for name, value in scalars.items():
             runner.message_hub.update_scalar(name, value)
         runner.visualizer.add_scalars(scalars, step=runner.epoch + 1)

@@ -124,8 +124,8 @@ class SupernetAlgorithm(BaseModel):
     def slimmable_networks(self) -> List[SlimmableNetwork]:
         """The online network's parts that activation concerns."""
         return [
-            module for module in
-            (self.backbone, self.neck, getattr(self.head, 'predictor', None))
+            module for module in (self.backbone, self.neck,
+                                  getattr(self.head, 'predictor', None))
             if isinstance(module, SlimmableNetwork)
         ]
 
@@ -142,8 +142,8 @@ class SupernetAlgorithm(BaseModel):
         raise NotImplementedError
 
     def subnet_loss(
-            self, views: Views, targets: List[torch.Tensor]
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+            self, views: Views,
+            targets: List[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:
         """The loss of the active sub-network.
 
         Args:
@@ -185,7 +185,9 @@ class SupernetAlgorithm(BaseModel):
                                                1) / 2
 
     def _subnet_losses(
-        self, views: Views, optim_wrapper: Optional[OptimWrapper] = None
+        self,
+        views: Views,
+        optim_wrapper: Optional[OptimWrapper] = None
     ) -> Iterator[Tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Run the sampled sub-networks, one after the other.
 
@@ -251,7 +253,8 @@ class SupernetAlgorithm(BaseModel):
             self.update_target()
         self._iterations_done += 1
         return dict(
-            loss=total, **{
+            loss=total,
+            **{
                 name: torch.stack(values).mean()
                 for name, values in logged.items()
             })

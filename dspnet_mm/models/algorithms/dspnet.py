@@ -37,8 +37,8 @@ class DSPNet(SupernetAlgorithm):
         return [self.target_net(view)[0] for view in views]
 
     def subnet_loss(
-            self, views: Views, targets: List[torch.Tensor]
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+            self, views: Views,
+            targets: List[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:
         """BYOL's symmetric loss of the active sub-network.
 
         Args:

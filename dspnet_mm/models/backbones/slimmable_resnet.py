@@ -113,10 +113,9 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
 
     def active_layers(self) -> Dict[str, SlimmableLayer]:
         """See :meth:`SlimmableNetwork.active_layers`."""
-        dropped = tuple(f'{name}.{index}.' for name in self.res_layers
-                        for index in range(
-                            getattr(self, name).active_depth,
-                            len(getattr(self, name))))
+        dropped = tuple(
+            f'{name}.{index}.' for name in self.res_layers for index in range(
+                getattr(self, name).active_depth, len(getattr(self, name))))
         return {
             name: layer
             for name, layer in super().active_layers().items()

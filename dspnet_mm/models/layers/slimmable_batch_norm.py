@@ -54,8 +54,8 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         self.momentum = momentum
         self.num_private = num_private
         self.sync = sync
-        shape = (num_private, num_features) if num_private else (
-            num_features, )
+        shape = (num_private,
+                 num_features) if num_private else (num_features, )
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
         # Shared statistics belong to one sub-network at a time and would be
@@ -95,8 +95,8 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
     @property
     def has_statistics(self) -> bool:
         """Whether there are statistics for the active sub-network."""
-        return self.num_private > 0 or (self._recalibrated is not None and
-                                        self._recalibrated
+        return self.num_private > 0 or (self._recalibrated is not None
+                                        and self._recalibrated
                                         == self.active_subnet)
 
     def set_statistics(self, mean: torch.Tensor, var: torch.Tensor) -> None:
@@ -147,11 +147,10 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         values = inputs.to(weight.dtype)
         count = values.new_full((1, ), values.numel() / values.shape[1])
         count, sums, squares = all_reduce(
-            torch.cat(
-                [count,
-                 values.sum(dims),
-                 values.square().sum(dims)])).split(
-                     [1, self.active_features, self.active_features])
+            torch.cat([count,
+                       values.sum(dims),
+                       values.square().sum(dims)])).split(
+                           [1, self.active_features, self.active_features])
         mean = sums / count
         var = (squares / count - mean.square()).clamp(min=0)
         if running_mean is not None:

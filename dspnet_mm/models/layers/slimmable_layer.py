@@ -50,8 +50,7 @@ class SlimmableWeight(SlimmableLayer):
         check_channels(self, 'input', in_channels, self.weight.shape[1])
         self.active_in, self.active_out = in_channels, out_channels
 
-    def active_parameters(
-            self) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+    def active_parameters(self) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Views of the weight and the bias."""
         weight = self.weight[:self.active_out, :self.active_in]
         bias = None if self.bias is None else self.bias[:self.active_out]
