@@ -25,16 +25,22 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in Markdown, its columns aligned.
+def markdown_table(header: Sequence[str],
+                   rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its columns aligned.
 
     Args:
         header (Sequence[str]): Names of the columns.
         rows (Sequence[Sequence[str]]): A text for each cell.
+
+    Returns:
+        str: The table, without a newline at its end.
     """
     lines = [list(header), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ['-' * width for width in widths])
-    for line in lines:
-        cells = [cell.ljust(width) for cell, width in zip(line, widths)]
-        print(f'| {" | ".join(cells)} |')
+    return '\n'.join(
+        '| ' +
+        ' | '.join(cell.ljust(width)
+                   for cell, width in zip(line, widths)) + ' |'
+        for line in lines)

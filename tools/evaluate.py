@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 
-from dspnet_mm.cli import print_table, run
+from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.evaluation.report import BASELINES, evaluate
 from dspnet_mm.files import whole_file
 from dspnet_mm.versions import versions
@@ -59,14 +59,15 @@ def main() -> None:
         baselines=args.baselines,
         seed=args.seed,
         device=args.device)
-    print_table(
-        ('method', 'sub-network', 'width', 'depth', 'params', 'FLOPs', 'kNN',
-         'linear'),
-        [(row['method'], row['subnet'], ' '.join(f'{w:g}'
-                                                 for w in row['widths']),
-          ' '.join(map(str, row['depths'])), f'{row["params"]:,}',
-          f'{row["flops"]:,}', f'{row["knn"]:.4f}', f'{row["linear"]:.4f}')
-         for row in rows])
+    print(
+        markdown_table(
+            ('method', 'sub-network', 'width', 'depth', 'params', 'FLOPs',
+             'kNN', 'linear'),
+            [(row['method'], row['subnet'], ' '.join(f'{w:g}'
+                                                     for w in row['widths']),
+              ' '.join(map(str, row['depths'])), f'{row["params"]:,}',
+              f'{row["flops"]:,}', f'{row["knn"]:.4f}', f'{row["linear"]:.4f}')
+             for row in rows]))
     if args.out:
         report = dict(
             rows=rows,

@@ -8,9 +8,9 @@ import re
 from mmengine.config import DictAction
 
 import dspnet_mm  # noqa: F401
-from dspnet_mm.cli import print_table, run
+from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
-from dspnet_mm.slimming import build_supernet, export_subnets, load_config
+from dspnet_mm.slimming import build_family_of, export_subnets, load_config
 
 
 def budget(text: str) -> int:
@@ -111,7 +111,7 @@ def main() -> None:
         raise InputError(f'{args.checkpoint} does not exist: give the '
                          'checkpoint that training wrote, e.g. '
                          'work_dirs/.../epoch_N.pth')
-    subnets = select(build_supernet(cfg).family, args)
+    subnets = select(build_family_of(cfg), args)
     written = export_subnets(
         cfg,
         args.checkpoint,
@@ -122,14 +122,15 @@ def main() -> None:
         onnx=args.onnx,
         device=args.device,
         force=args.force)
-    print_table(
-        ('sub-network', 'width', 'depth', 'params', 'FLOPs',
-         'largest difference', 'file'),
-        [(entry['name'], ' '.join(f'{w:g}' for w in entry['widths']), ' '.join(
-            map(str, entry['depths'])), f'{entry["params"]:,}',
-          f'{entry["flops"]:,}', f'{entry["max_abs_difference"]:.1e}',
-          os.path.join(args.out_dir, f'{entry["name"]}.pth'))
-         for entry in written])
+    print(
+        markdown_table(
+            ('sub-network', 'width', 'depth', 'params', 'FLOPs',
+             'largest difference', 'file'),
+            [(entry['name'], ' '.join(f'{w:g}' for w in entry['widths']),
+              ' '.join(map(str, entry['depths'])), f'{entry["params"]:,}',
+              f'{entry["flops"]:,}', f'{entry["max_abs_difference"]:.1e}',
+              os.path.join(args.out_dir, f'{entry["name"]}.pth'))
+             for entry in written]))
 
 
 if __name__ == '__main__':

@@ -3,10 +3,11 @@ from .export import export_subnets
 from .plain_file import PlainNetwork, find_plain_files, load_plain
 from .recalibrate import recalibrate
 from .slim import build_plain_backbone, plain_backbone_cfg, slim
-from .supernet import build_supernet, load_config, load_supernet
+from .supernet import (build_family_of, build_supernet, load_config,
+                       load_supernet)
 
 __all__ = [
-    'PlainNetwork', 'build_plain_backbone', 'build_supernet', 'export_subnets',
-    'find_plain_files', 'load_config', 'load_plain', 'load_supernet',
-    'plain_backbone_cfg', 'recalibrate', 'slim'
+    'PlainNetwork', 'build_family_of', 'build_plain_backbone',
+    'build_supernet', 'export_subnets', 'find_plain_files', 'load_config',
+    'load_plain', 'load_supernet', 'plain_backbone_cfg', 'recalibrate', 'slim'
 ]

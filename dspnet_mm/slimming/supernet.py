@@ -10,6 +10,8 @@ from mmselfsup.registry import MODELS
 from dspnet_mm.checkpoint import load_checkpoint
 from dspnet_mm.errors import InputError
 from dspnet_mm.models import SupernetAlgorithm
+from dspnet_mm.models.backbones import build_family
+from dspnet_mm.subnet import ResNetFamily
 
 
 def load_config(path: str, options: Optional[dict] = None) -> Config:
@@ -43,6 +45,22 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
                          'model.family. Give the config that the supernet '
                          'was trained with')
     return cfg
+
+
+def build_family_of(cfg: Config) -> ResNetFamily:
+    """Build the family that a config describes, without the supernet.
+
+    Args:
+        cfg (Config): From :func:`load_config`.
+
+    Returns:
+        ResNetFamily: The family.
+
+    Raises:
+        InputError: If a value of it is not allowed.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmselfsup'))
+    return build_family(cfg.model.family.to_dict())
 
 
 def build_supernet(cfg: Config) -> SupernetAlgorithm:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from conftest import run_tool
 
-from dspnet_mm.slimming import export_subnets, load_config
-from dspnet_mm.slimming.supernet import build_supernet
+from dspnet_mm.slimming import (build_family_of, export_subnets,
+                                load_config)
 
 
 @pytest.fixture(scope='module')
 def exports(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp('evaluated')
     cfg = load_config(trained.config)
-    family = build_supernet(cfg).family
+    family = build_family_of(cfg)
     export_subnets(
         cfg,
         trained.checkpoint, {n: family[n]

@@ -1,9 +1,10 @@
-# Light views: on small centred digits, strong crops and colours hurt.
+# Light views, close to how hands differ: on small centred digits, strong crops
+# hurt.
 view_pipeline = [
     dict(
         type='RandomResizedCrop', size=16, scale=(0.6, 1.0),
-        ratio=(0.8, 1.25)),
-    dict(type='RandomRotation', degrees=15),
+        ratio=(0.6, 1.67)),
+    dict(type='RandomRotation', degrees=20),
     dict(
         type='RandomApply',
         transforms=[dict(type='ColorJitter', brightness=0.4, contrast=0.4)],
@@ -14,7 +15,7 @@ train_pipeline = [
     dict(type='PackSelfSupInputs')
 ]
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=32,
     num_workers=2,
     persistent_workers=True,
     drop_last=True,

@@ -1,0 +1,98 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""The READMEs say what is so."""
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, run_tool
+from mmengine.config import Config
+from mmselfsup.registry import MODELS
+
+READMES = ('README.md', os.path.join('configs', 'dspnet', 'README.md'))
+
+
+def read(name):
+    with open(os.path.join(ROOT, name)) as file:
+        return file.read()
+
+
+def blocks(name):
+    return re.findall(r'```python\n(.*?)```', read(name), re.DOTALL)
+
+
+def test_tables_are_those_of_the_results():
+    done = run_tool(os.path.join('benchmarks', 'readme_tables.py'), '--check')
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in READMES:
+        assert re.search(r'<!-- table \S+ -->\n\n\| .*?<!-- end -->',
+                         read(name), re.DOTALL)
+
+
+def test_results_name_their_command_and_versions():
+    folder = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
+    names = [name for name in os.listdir(folder) if name.endswith('.json')]
+    assert names
+    for name in names:
+        with open(os.path.join(folder, name)) as file:
+            result = json.load(file)
+        assert result['command'].startswith('python tools/'), name
+        assert '/work' not in result['command'], name
+        assert result['versions']['torch'], name
+
+
+@pytest.mark.parametrize('name', READMES)
+def test_links_lead_somewhere(name):
+    for link in re.findall(r'\]\(([^)#]+?)(?:#[^)]*)?\)', read(name)):
+        if not link.startswith('http'):
+            path = os.path.join(ROOT, os.path.dirname(name), link)
+            assert os.path.exists(path), link
+
+
+@pytest.mark.parametrize('name', READMES)
+def test_commands_are_of_files_and_options_that_exist(name):
+    commands = re.findall(r'^ {4}((?:python|mim|bash) .*)$', read(name),
+                          re.MULTILINE)
+    commands += re.findall(r'`(python tools/.*?)`', read(name))
+    assert commands
+    for command in commands:
+        words = shlex.split(command)
+        for word in words:
+            if word.startswith(('tools/', 'configs/')):
+                assert os.path.exists(os.path.join(ROOT, word)), command
+        if words[0] == 'python':
+            known = subprocess.run([sys.executable, words[1], '--help'],
+                                   cwd=ROOT,
+                                   capture_output=True,
+                                   text=True).stdout
+            for word in words:
+                if word.startswith('--'):
+                    assert word in known, command
+
+
+def test_the_family_of_ones_own_builds(tmp_path):
+    own, = [block for block in blocks('README.md') if 'family=' in block]
+    assert len(own.strip().split('\n')) <= 12
+    folder = os.path.join(ROOT, 'configs', 'dspnet')
+    path = tmp_path / 'own.py'
+    path.write_text(own.replace("'./", f"'{folder}/"))
+    cfg = Config.fromfile(str(path))
+    model = MODELS.build(cfg.model)
+    assert list(model.family.desired) == ['server', 'phone', 'watch']
+
+
+def test_a_toolbox_loads_what_was_exported(trained, tmp_path, monkeypatch):
+    assert run_tool('slim_export.py', trained.config, trained.checkpoint,
+                    '--out-dir',
+                    tmp_path / 'work_dirs' / 'quickstart' / 'exports',
+                    '--subnet', 'small', '--calib-images', 8).returncode == 0
+    snippet, = [block for block in blocks('README.md') if 'strict' in block]
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(snippet, scope)
+    outputs = scope['backbone'](torch.rand(1, 3, 32, 32))
+    assert [output.shape[1] for output in outputs] == scope['cfg'].out_channels

@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Write the tables of the READMEs from the results they stand for.
+
+A table stands between ``<!-- table NAME.json -->`` and ``<!-- end -->``, NAME
+being a file in tools/benchmarks/results.
+"""
+import argparse
+import json
+import os
+import re
+import sys
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import whole_file
+
+ROOT = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
+READMES = ('README.md', 'configs/dspnet/README.md')
+PATTERN = re.compile(
+    r'(<!-- table (?P<name>[\w.-]+\.json) -->\n).*?(<!-- end -->)', re.DOTALL)
+METHODS = dict(dspnet='DSPNet', random='random weights', pixels='raw pixels')
+COLUMNS = (
+    ('method', 'method', lambda value: METHODS.get(value, value)),
+    ('subnet', 'sub-network', str),
+    ('widths', 'width', lambda value: ' '.join(f'{w:g}' for w in value)),
+    ('depths', 'depth', lambda value: ' '.join(map(str, value))),
+    ('params', 'params', '{:,}'.format),
+    ('flops', 'FLOPs', '{:,}'.format),
+    ('knn', 'kNN', '{:.3f}'.format),
+    ('linear', 'linear probe', '{:.3f}'.format),
+    ('exported_as', 'exported as', '`{}`'.format),
+)
+
+
+def table(match: re.Match) -> str:
+    """The table that a match stands for, between its two comments."""
+    path = os.path.join(RESULTS, match['name'])
+    try:
+        with open(path) as file:
+            rows = json.load(file)['rows']
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f'{path} cannot be read ({error}): write it with the '
+                         'command that its README names')
+    columns = [column for column in COLUMNS if column[0] in rows[0]]
+    lines = markdown_table([title for _, title, _ in columns],
+                           [[show(row[key]) for key, _, show in columns]
+                            for row in rows])
+    return f'{match[1]}\n{lines}\n\n{match[3]}'
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--check',
+        action='store_true',
+        help='write nothing; exit with 1 where a README is out of date')
+    args = parser.parse_args()
+    outdated = []
+    for name in READMES:
+        path = os.path.join(ROOT, name)
+        with open(path) as file:
+            old = file.read()
+        new = PATTERN.sub(table, old)
+        if new == old:
+            continue
+        outdated.append(name)
+        if not args.check:
+            with whole_file(path) as temporary, open(temporary, 'w') as file:
+                file.write(new)
+            print(f'written: {name}')
+    if args.check and outdated:
+        print(f'out of date: {" ".join(outdated)}; run python '
+              'tools/benchmarks/readme_tables.py')
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,69 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Show the desired networks of a config, what they cost, and the space."""
+import argparse
+import json
+import shlex
+import sys
+
+from mmengine.config import DictAction
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.files import whole_file
+from dspnet_mm.slimming import build_family_of, load_config, plain_backbone_cfg
+from dspnet_mm.versions import versions
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='a training config')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="values that replace the config's")
+    parser.add_argument('--out', metavar='FILE.json', help='write it, too')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    family = build_family_of(load_config(args.config, args.cfg_options))
+    rows = [
+        dict(
+            subnet=name,
+            widths=list(subnet.widths),
+            depths=list(subnet.depths),
+            params=family.params(subnet),
+            flops=family.flops(subnet),
+            exported_as=plain_backbone_cfg(family, subnet)['type'])
+        for name, subnet in family.desired.items()
+    ]
+    print(
+        markdown_table(
+            ('sub-network', 'width', 'depth', 'params', 'FLOPs',
+             'exported as'),
+            [(row['subnet'], ' '.join(f'{w:g}'
+                                      for w in row['widths']), ' '.join(
+                                          map(str, row['depths'])),
+              f'{row["params"]:,}', f'{row["flops"]:,}', row['exported_as'])
+             for row in rows]))
+    print(f'FLOPs (multiply-adds) are those of one image of '
+          f'{family.input_size}x{family.input_size} pixels.')
+    print(f'The space: {family.describe_space()}.')
+    if args.out:
+        with whole_file(args.out) as temporary, open(temporary, 'w') as file:
+            json.dump(
+                dict(
+                    rows=rows,
+                    input_size=family.input_size,
+                    versions=versions(),
+                    command=shlex.join(['python', *sys.argv])),
+                file,
+                indent=2)
+            file.write('\n')
+
+
+if __name__ == '__main__':
+    run(main)
