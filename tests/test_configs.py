@@ -43,15 +43,15 @@ def test_a_config_parses_builds_and_trains_a_step(path):
         if step['type'] == 'MultiView'
     ]
     assert len(pipeline) == 1
-    views = [pipeline[0](dict(img=image))['img'] for _ in range(4)]
+    views = [pipeline[0](dict(img=image))['img'] for _ in range(2)]
     inputs = [
         torch.from_numpy(
             np.stack([np.ascontiguousarray(v[i])
                       for v in views])).permute(0, 3, 1, 2) for i in range(2)
     ]
-    assert inputs[0].shape == (4, 3, size, size)
+    assert inputs[0].shape == (2, 3, size, size)
     data = dict(
-        inputs=inputs, data_samples=[SelfSupDataSample() for _ in range(4)])
+        inputs=inputs, data_samples=[SelfSupDataSample() for _ in range(2)])
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     before = model.backbone.conv1.weight.clone()
     for _ in range(cfg.optim_wrapper.get('accumulative_counts', 1)):

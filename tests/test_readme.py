@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -65,10 +63,8 @@ def test_commands_are_of_files_and_options_that_exist(name):
             if word.startswith(('tools/', 'configs/')):
                 assert os.path.exists(os.path.join(ROOT, word)), command
         if words[0] == 'python':
-            known = subprocess.run([sys.executable, words[1], '--help'],
-                                   cwd=ROOT,
-                                   capture_output=True,
-                                   text=True).stdout
+            known = run_tool(os.path.relpath(words[1], 'tools'),
+                             '--help').stdout
             for word in words:
                 if word.startswith('--'):
                     assert word in known, command

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from conftest import run_tool
 
-from dspnet_mm.slimming import (build_family_of, export_subnets,
-                                load_config)
+from dspnet_mm.slimming import build_family_of, export_subnets, load_config
 
 
 @pytest.fixture(scope='module')
