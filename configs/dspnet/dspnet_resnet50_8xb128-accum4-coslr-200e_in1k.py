@@ -1,13 +1,13 @@
 # BYOL's recipe (arXiv 2006.07733, appendix C): a batch of 4,096 = 8 processes
 # x 128 images x 4 accumulated, LARS, and a target momentum from 0.996 to 1.
 _base_ = [
+    '../_base_/models/dspnet.py',
     'mmselfsup::selfsup/_base_/datasets/imagenet_byol.py',
     'mmselfsup::selfsup/_base_/schedules/lars_coslr-200e_in1k.py',
     '../_base_/default_runtime.py',
 ]
 
 model = dict(
-    type='DSPNet',
     family=dict(
         depth=50,
         input_size=224,
@@ -17,35 +17,7 @@ model = dict(
             dict(name='resnet50_0.75x', widths=0.75),
             dict(name='resnet50_0.50x', widths=0.5, depths=[3, 4, 5, 3]),
             dict(name='resnet50_0.25x', widths=0.25, depths=[2, 3, 4, 2]),
-        ]),
-    base_momentum=0.996,
-    sampler=dict(type='SandwichSampler', num_random=1, desired_prob=1.0),
-    data_preprocessor=dict(
-        mean=(123.675, 116.28, 103.53),
-        std=(58.395, 57.12, 57.375),
-        bgr_to_rgb=True),
-    backbone=dict(type='SlimmableResNet'),
-    neck=dict(
-        type='SlimmableNonLinearNeck',
-        hid_channels=4096,
-        out_channels=256,
-        num_layers=2,
-        with_bias=True,
-        with_last_bn=False,
-        with_avg_pool=True),
-    head=dict(
-        type='LatentPredictHead',
-        predictor=dict(
-            type='SlimmableNonLinearNeck',
-            slim_input=False,
-            in_channels=256,
-            hid_channels=4096,
-            out_channels=256,
-            num_layers=2,
-            with_bias=True,
-            with_last_bn=False,
-            with_avg_pool=False),
-        loss=dict(type='CosineSimilarityLoss')))
+        ]))
 
 train_dataloader = dict(batch_size=128, drop_last=True)
 
