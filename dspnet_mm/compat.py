@@ -87,11 +87,20 @@ def allow_checkpoint_classes() -> None:
     if not hasattr(torch.serialization, 'add_safe_globals'):
         return
     from mmengine.logging import HistoryBuffer
+
+    from .checkpoint import history_method
     multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
     torch.serialization.add_safe_globals([
-        HistoryBuffer, multiarray._reconstruct, multiarray.scalar, np.ndarray,
-        np.dtype, *{type(np.dtype(kind))
-                    for kind in '?bhilqBHILQefd'}
+        HistoryBuffer,
+        multiarray._reconstruct,
+        multiarray.scalar,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(kind))
+          for kind in '?bhilqBHILQefd'},
+        # Log buffers name their statistics by getattr, which must not be had
+        # for anything else.
+        (history_method, 'builtins.getattr')
     ])
 
 

@@ -26,6 +26,16 @@ DIGITS_CONFIG = os.path.join(
 torch.set_num_threads(1)
 
 
+class RunsCode:
+    """Calls something when it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
 @pytest.fixture(autouse=True)
 def no_runner_before():
     """Each test begins as outside of a runner, with the scope set."""

@@ -6,19 +6,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import RunsCode
 from mmengine.logging import HistoryBuffer
 
 from dspnet_mm import InputError
 from dspnet_mm.checkpoint import load_checkpoint, sha256_of
-
-
-class RunsCode:
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 def test_what_mmengine_writes_is_loaded(tmp_path):

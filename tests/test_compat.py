@@ -1,10 +1,12 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import collections
 from importlib import metadata
 
 import mmcv
 import numpy as np
 import pytest
 import torch
+from conftest import RunsCode
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmselfsup.registry import LOOPS, RUNNER_CONSTRUCTORS, RUNNERS
@@ -36,7 +38,8 @@ def test_our_hue_is_mmcvs(hue_factor):
     }, r'mmcv 2.1.0 is installed, dspnet_mm needs mmcv>=2.0.0rc4,<2.1: '
      r'run pip install "mmcv>=2.0.0rc4,<2.1"'),
     ({
-        'mmcv': None
+        'mmcv': None,
+        'mmcv-lite': None
     }, 'no mmcv is installed.*pip install'),
     ({
         'mmdet': '2.28.0'
@@ -71,6 +74,7 @@ def test_setup_and_import_demand_the_same_versions():
     for text in metadata.requires('dspnet_mm'):
         requirement = Requirement(text)
         declared.setdefault(requirement.name, set()).add(requirement.specifier)
+    assert {'mmengine', 'mmcls', 'mmselfsup', 'mmdet'} <= set(declared)
     for table in (compat.REQUIRED_VERSIONS, compat.OPTIONAL_VERSIONS):
         for names, needed in table.items():
             for name in names:
@@ -88,3 +92,8 @@ def test_mmengines_checkpoints_load_with_weights_only(tmp_path):
     path = str(tmp_path / 'checkpoint.pth')
     torch.save(dict(buffer=buffer, meta=dict(cfg=str(Config()))), path)
     assert torch.load(path, weights_only=True)['buffer'].current() == 1.5
+    for owner, name in ((collections.OrderedDict, 'fromkeys'), (HistoryBuffer,
+                                                                '__init__')):
+        torch.save([RunsCode(getattr, owner, name)], path)
+        with pytest.raises(Exception, match='getattr'):
+            torch.load(path, weights_only=True)

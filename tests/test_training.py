@@ -92,7 +92,7 @@ def still(dataset_cfg):
         dict(
             type='MultiView',
             num_views=2,
-            transforms=[[dict(type='mmcls.Resize', scale=16)]]),
+            transforms=[[dict(type='mmcls.Resize', scale=12)]]),
         dict(type='PackSelfSupInputs')
     ]
 

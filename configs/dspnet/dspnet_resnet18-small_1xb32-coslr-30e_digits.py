@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    family=dict(input_size=16),
+    family=dict(input_size=12),
     # Of the training images.
     data_preprocessor=dict(mean=(78., 78., 78.), std=(96., 96., 96.)))
 

@@ -80,6 +80,8 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     twin = byol_twin(model)
+    initial = torch.cat(
+        [p.detach().flatten() for p in model.backbone.parameters()])
     ours, theirs = sgd(model, lr=0.01), sgd(twin, lr=0.01)
     for step in range(4):
         data = batch(seed=step)
@@ -91,9 +93,10 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
         upstream = twin.train_step(data, theirs)
         assert mine['loss'].item() == pytest.approx(
             upstream['loss'].item(), abs=1e-5), step
-    for name, parameter in model.backbone.named_parameters():
-        assert torch.allclose(
-            parameter, twin.backbone.get_parameter(name), atol=1e-5), name
+    ours, theirs = (
+        torch.cat([p.detach().flatten() for p in each.backbone.parameters()])
+        for each in (model, twin))
+    assert (ours - theirs).norm() <= 1e-3 * (ours - initial).norm()
 
 
 def test_gradients_are_the_sum_over_the_sampled_subnetworks():

@@ -51,7 +51,7 @@ def test_the_index_says_what_was_written(exported, trained):
         assert entry['max_abs_difference'] <= 1e-5
         assert entry['calibration'] == dict(
             dataset='EmbeddedDigits', data_root='', images=50, seed=0)
-        assert entry['input_size'] == 16
+        assert entry['input_size'] == 12
         assert entry['source_sha256'] == sha256_of(trained.checkpoint)
         assert entry['versions']['torch'] == torch.__version__.split('+')[0]
         assert len(entry['widths']) == len(entry['depths']) == 4
@@ -84,7 +84,7 @@ def test_files_load_strictly_into_the_toolboxes(exported, scope, registry):
 def test_onnx_files_compute_the_same_at_any_batch_size(exported):
     onnxruntime = pytest.importorskip('onnxruntime')
     init_default_scope('mmcls')
-    images = torch.rand(5, 3, 16, 16)
+    images = torch.rand(5, 3, 12, 12)
     for name in NAMES:
         cfg = Config.fromfile(str(exported / f'{name}.py'))
         backbone = MMCLS_MODELS.build(cfg.backbone)

@@ -2,7 +2,7 @@
 # hurt.
 view_pipeline = [
     dict(
-        type='RandomResizedCrop', size=16, scale=(0.6, 1.0),
+        type='RandomResizedCrop', size=12, scale=(0.6, 1.0),
         ratio=(0.6, 1.67)),
     dict(type='RandomRotation', degrees=20),
     dict(

@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
 import math
-from contextlib import ExitStack, closing
+from contextlib import closing, nullcontext
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
@@ -197,7 +197,7 @@ class SupernetAlgorithm(BaseModel):
 
         def precision():
             # The optimizer's wrapper knows of mixed precision.
-            return ExitStack() if optim_wrapper is None \
+            return nullcontext() if optim_wrapper is None \
                 else optim_wrapper.optim_context(self)
 
         with precision(), torch.no_grad():
