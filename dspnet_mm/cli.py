@@ -18,9 +18,9 @@ def run(main: Callable[[], None]) -> None:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except OSError as error:
+        where = f'{error.filename}: ' if error.filename else ''
         print(
-            f'error: {error.filename}: {error.strerror}; nothing was '
-            'written',
+            f'error: {where}{error.strerror}; nothing was written',
             file=sys.stderr)
         sys.exit(2)
 

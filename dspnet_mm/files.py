@@ -3,6 +3,8 @@ import os
 from contextlib import contextmanager
 from typing import Iterator
 
+from .errors import InputError
+
 
 @contextmanager
 def whole_file(path: str) -> Iterator[str]:
@@ -24,3 +26,22 @@ def whole_file(path: str) -> Iterator[str]:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def check_writable(path: str) -> None:
+    """Refuse a file that cannot be written, before work begins.
+
+    Args:
+        path (str): The file; folders on the way to it may be missing.
+
+    Raises:
+        InputError: If it is a folder, or lies where nothing can be written.
+    """
+    if os.path.isdir(path):
+        raise InputError(f'{path} is a folder: give the name of a file')
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise InputError(f'{path} cannot be written: {folder} is no folder '
+                         'that can be written to')

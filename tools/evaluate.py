@@ -8,7 +8,7 @@ import sys
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.evaluation.report import BASELINES, evaluate
-from dspnet_mm.files import whole_file
+from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.versions import versions
 
 
@@ -52,6 +52,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.out:
+        check_writable(args.out)
     rows = evaluate(
         args.networks,
         args.data,

@@ -9,7 +9,7 @@ import sys
 from mmengine.config import DictAction
 
 from dspnet_mm.cli import markdown_table, run
-from dspnet_mm.files import whole_file
+from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.slimming import build_family_of, load_config, plain_backbone_cfg
 from dspnet_mm.versions import versions
 
@@ -29,6 +29,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.out:
+        check_writable(args.out)
     family = build_family_of(load_config(args.config, args.cfg_options))
     rows = [
         dict(

@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 
+from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.slimming import (build_plain_backbone, find_plain_files,
                                 load_plain, recalibrate)
@@ -108,6 +109,7 @@ def evaluate(places: Sequence[str],
     Raises:
         InputError: If the input cannot be used.
     """
+    check_device(device)
     networks = [load_plain(path) for path in find_plain_files(places)]
     if not networks:
         raise InputError(f'{" ".join(places)} holds no network: give a folder '

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from dspnet_mm.checkpoint import sha256_of
+from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset, iterate, pick
 from dspnet_mm.models import SlimmableResNet, activate
@@ -73,7 +74,7 @@ def export_subnets(cfg: Config,
                          'batch norm needs at least 1')
     entries = read_index(out_dir, missing_ok=True)
     _check_overwriting(out_dir, subnets, entries, onnx, force)
-    _check_device(device)
+    check_device(device)
     if onnx:
         _check_onnx()
 
@@ -149,15 +150,6 @@ def _check_overwriting(out_dir: str, subnets: Dict[str, Subnet],
     if taken:
         raise InputError(f'{out_dir} already holds {taken[0]}: give another '
                          'folder, or --force to replace it')
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().split('\n')[0]
-        raise InputError(f'device {device!r} cannot be used ({reason}): '
-                         "give 'cpu', or e.g. 'cuda:0' where there is one")
 
 
 def _check_onnx() -> None:

@@ -1,5 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """The files that exported networks are kept in."""
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -44,8 +45,12 @@ def save_plain(backbone: nn.Module, meta: Dict[str, Any], path: str) -> None:
         meta (dict): Plain values that describe it.
         path (str): The file.
     """
+    buffer = io.BytesIO()
     # A plain dict: a state_dict's class carries metadata of its own.
-    torch.save(dict(state_dict=dict(backbone.state_dict()), meta=meta), path)
+    torch.save(dict(state_dict=dict(backbone.state_dict()), meta=meta), buffer)
+    # Not by torch.save, which does not say that a disk is full.
+    with open(path, 'wb') as file:
+        file.write(buffer.getvalue())
 
 
 def load_plain(path: str, out_indices: Sequence[int] = (3, )) -> PlainNetwork:

@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -76,4 +77,13 @@ def test_wrong_arguments_show_before_training(tmp_path):
         SubnetEvalHook({}, {}, interval=0)
     with pytest.raises(InputError, match="'huge'.*large.*tiny"):
         train(digits_cfg(tmp_path, custom_hooks=[hook_cfg(subnets=['huge'])]))
+    with pytest.raises(InputError, match='give 1 to 10, the number'):
+        train(digits_cfg(tmp_path, custom_hooks=[hook_cfg(max_train=10)]))
+    cv2.imwrite(str(tmp_path / 'image.png'), np.zeros((16, 16, 3), np.uint8))
+    unlabelled = dict(type='ImageFolder', data_root=str(tmp_path))
+    with pytest.raises(InputError, match='ImageFolder has no labels'):
+        train(
+            digits_cfg(
+                tmp_path,
+                custom_hooks=[dict(hook_cfg(), test_dataset=unlabelled)]))
     assert not list(tmp_path.glob('*.pth'))

@@ -110,6 +110,8 @@ def test_a_folder_per_class(exports, folder):
     ('training checkpoint', 'was not written by slim_export.py'),
     ('changed file', 'is not the file that subnets.json lists'),
     ('k', 'give 1 to 24'),
+    ('device', "device 'cuda:99' cannot be used"),
+    ('out', 'is a folder: give the name of a file'),
 ])
 def test_bad_input_is_one_line_status_two_and_nothing_written(
         case, complaint, exports, folder, trained, tmp_path):
@@ -139,13 +141,15 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
                                           b' ' * name.endswith('tiny.pth'))
     elif case == 'k':
         more = ['--knn-k', 25]
-    out = tmp_path / 'report.json'
+    elif case == 'device':
+        more = ['--device', 'cuda:99']
+    out = tmp_path if case == 'out' else tmp_path / 'report.json'
     done = run_tool('evaluate.py', networks, '--data', data, '--out', out,
                     *more)
     assert done.returncode == 2, done.stderr
     message = done.stderr.strip().split('\n')[-1]
     assert message.startswith('error: ') and re.search(complaint, message)
-    assert not out.exists()
+    assert not (tmp_path / 'report.json').exists()
 
 
 @pytest.mark.parametrize(

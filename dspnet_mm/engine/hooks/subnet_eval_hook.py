@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import math
 import random
 from contextlib import contextmanager
 from typing import Dict, Iterator, Optional, Sequence
@@ -80,6 +81,16 @@ class SubnetEvalHook(Hook):
                 evaluation_dataset(cfg, model.family.input_size)
                 for cfg in self.dataset_cfgs
             ]
+
+        for dataset in self._datasets:
+            if 'gt_label' not in dataset.get_data_info(0):
+                raise InputError(f'{type(dataset).__name__} has no labels, '
+                                 'which kNN needs: give SubnetEvalHook '
+                                 'labelled data sets, or leave it out')
+        voting = min(len(self._datasets[0]), self.limits[0] or math.inf)
+        if not 1 <= self.k <= voting:
+            raise InputError(f'k={self.k} neighbours are not allowed: give 1 '
+                             f'to {voting}, the number of images that vote')
 
     @staticmethod
     def _model(runner: Runner):
