@@ -20,7 +20,7 @@ from dspnet_mm import ResNetFamily
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DIGITS_CONFIG = os.path.join(
     ROOT, 'configs', 'dspnet',
-    'dspnet_resnet18-small_1xb32-coslr-30e_digits.py')
+    'dspnet_resnet18-small_1xb32-coslr-40e_digits.py')
 
 # Several threads on few cores slow each other down.
 torch.set_num_threads(1)

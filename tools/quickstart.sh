@@ -13,11 +13,11 @@ run() {
     printf '\n$ %s\n' "$*"
     "$@"
 }
-config=configs/dspnet/dspnet_resnet18-small_1xb32-coslr-30e_digits.py
+config=configs/dspnet/dspnet_resnet18-small_1xb32-coslr-40e_digits.py
 out=work_dirs/quickstart
 
 run mim train mmselfsup "$config" --work-dir "$out"
-run python tools/slim_export.py "$config" "$out/epoch_30.pth" \
+run python tools/slim_export.py "$config" "$out/epoch_40.pth" \
     --out-dir "$out/exports" --all --force
 run python tools/evaluate.py "$out/exports" --data digits \
     --baselines random pixels --out "$out/report.json"
@@ -29,6 +29,6 @@ The table is above, the picture is $out/report.png.
 Next, any other member of the family, with its own width and depth:
 
     source .venv/bin/activate
-    python tools/slim_export.py $config $out/epoch_30.pth \\
+    python tools/slim_export.py $config $out/epoch_40.pth \\
         --out-dir $out/exports --width 0.5 --depth 2 1 1 1
 EOF
