@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='the training checkpoint')
     parser.add_argument(
         '--out-dir', required=True, help='the folder to write into')
-    which = parser.add_mutually_exclusive_group(required=True)
+    which = parser.add_argument_group('which sub-networks (one of these)')
     which.add_argument(
         '--subnet', nargs='+', metavar='NAME', help='desired networks')
     which.add_argument(
@@ -40,7 +40,15 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=float,
         metavar='W',
-        help='width of all stages or of each, as a fraction; with --depth')
+        help='with --depth or alone: width of all stages or of each, as a '
+        "fraction of the supernet's")
+    which.add_argument(
+        '--depth',
+        nargs='+',
+        type=int,
+        metavar='D',
+        help='with --width or alone: depth of all stages or of each, in '
+        'blocks')
     which.add_argument(
         '--max-flops',
         type=budget,
@@ -51,12 +59,6 @@ def parse_args() -> argparse.Namespace:
         type=budget,
         metavar='N',
         help='the largest sub-network of at most so many parameters, e.g. 4M')
-    parser.add_argument(
-        '--depth',
-        nargs='+',
-        type=int,
-        metavar='D',
-        help="depth of all stages or of each (default: the supernet's)")
     parser.add_argument(
         '--calib-images',
         type=int,
@@ -83,8 +85,11 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help="values that replace the config's")
     args = parser.parse_args()
-    if args.depth and not args.width:
-        parser.error('--depth goes with --width')
+    asked = (args.subnet, args.all or None, args.width
+             or args.depth, args.max_flops, args.max_params)
+    if len([value for value in asked if value is not None]) != 1:
+        parser.error('say which sub-networks: exactly one of --subnet, --all, '
+                     '--width with --depth, --max-flops and --max-params')
     if args.seed < 0:
         parser.error('--seed takes a number of at least 0')
     return args
@@ -96,8 +101,8 @@ def select(family: dspnet_mm.ResNetFamily, args: argparse.Namespace) -> dict:
         return dict(family.desired)
     if args.subnet:
         return {name: family[name] for name in args.subnet}
-    if args.width:
-        subnet = family.subnet(args.width, args.depth)
+    if args.width or args.depth:
+        subnet = family.subnet(args.width or 1.0, args.depth)
     else:
         subnet = family.largest_within(
             max_flops=args.max_flops, max_params=args.max_params)

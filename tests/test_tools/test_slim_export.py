@@ -119,6 +119,8 @@ def test_the_same_seed_writes_the_same_files(trained, tmp_path, exported):
 @pytest.mark.parametrize('arguments, written', [
     (['--width', '0.5', '--depth', '2', '1', '1', '1'], 'w0.5_d2-1-1-1'),
     (['--width', '0.25', '--depth', '1'], 'tiny'),
+    (['--depth', '1', '1', '2', '1'], 'w1_d1-1-2-1'),
+    (['--width', '0.75'], 'w0.75_d2-2-2-2'),
     (['--max-params', '100K'], None),
     (['--max-flops', '0.3M'], None),
 ])
@@ -199,11 +201,9 @@ BAD_INPUTS = {
                                    'the smallest, w0.25_d1-1-1-1, has'),
     'a budget that is none': (dict(which=['--max-flops', 'many']),
                               'e.g. 4000000, 300M'),
-    'no choice': (dict(which=[]), 'one of the arguments'),
+    'no choice': (dict(which=[]), 'exactly one of --subnet'),
     'two choices': (dict(which=['--all', '--subnet', 'tiny']),
-                    'not allowed with'),
-    'a depth without a width': (dict(which=['--all', '--depth', '1']),
-                                '--depth goes with --width'),
+                    'exactly one of --subnet'),
     'no calibration images': (dict(which=['--all', '--calib-images', '0']),
                               'at least 1'),
     'an unknown device': (dict(which=['--all', '--device', 'cuda:99']),
