@@ -11,6 +11,8 @@ from mmengine.model import ImgDataPreprocessor
 from mmselfsup.registry import DATASETS
 from torch.utils.data import DataLoader, Subset
 
+from dspnet_mm.errors import InputError
+
 # About as many pixels in a batch as 1,024 images of 32x32 have: enough to be
 # fast, few enough for a ResNet-50's activations to fit into 8 GiB.
 _PIXELS_PER_BATCH = 1024 * 32 * 32
@@ -86,10 +88,17 @@ def evaluation_dataset(cfg: dict, input_size: int) -> BaseDataset:
     Returns:
         BaseDataset: Its items have ``img``, an uint8 array of shape
         (input_size, input_size, 3), and ``gt_label`` where there are labels.
+
+    Raises:
+        InputError: If it holds no images.
     """
     cfg = copy.deepcopy(dict(cfg))
     cfg['pipeline'] = []
-    dataset = DATASETS.build(cfg)
+    try:
+        dataset = DATASETS.build(cfg)
+    except RuntimeError as error:
+        # So MMClassification says that class folders hold no images.
+        raise InputError(f'the data set cannot be used ({error})')
     pipeline = [
         dict(type='mmcls.ResizeEdge', scale=input_size, edge='short'),
         dict(type='mmcls.CenterCrop', crop_size=input_size)

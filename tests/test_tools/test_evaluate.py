@@ -106,6 +106,7 @@ def test_a_folder_per_class(exports, folder):
     ('no data', 'is not a folder: give "digits"'),
     ('no test', 'has no folder test or val'),
     ('no classes', 'holds no class folders'),
+    ('no images', 'cannot be used .Found 0 files'),
     ('other classes', 'different classes .dark, grey in one only'),
     ('training checkpoint', 'was not written by slim_export.py'),
     ('changed file', 'is not the file that subnets.json lists'),
@@ -128,6 +129,9 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
         data = tmp_path / 'flat'
         (data / 'train').mkdir(parents=True)
         (data / 'test').mkdir()
+    elif case == 'no images':
+        for image in folder.glob('val/*/*'):
+            image.unlink()
     elif case == 'other classes':
         (folder / 'val' / 'dark').rename(folder / 'val' / 'grey')
     elif case == 'training checkpoint':
