@@ -398,11 +398,9 @@ class ResNetFamily:
     def largest_within(self,
                        max_flops: Optional[int] = None,
                        max_params: Optional[int] = None,
-                       input_size: Optional[int] = None) -> Subnet:
+                       input_size: Optional[int] = None,
+                       desired_first: bool = True) -> Subnet:
         """The largest sub-network inside a budget.
-
-        A DN that fits goes before the rest of the space, since DNs are what
-        the supernet was trained for (our choice).
 
         Args:
             max_flops (int, optional): Budget in multiply-adds for an image.
@@ -411,6 +409,9 @@ class ResNetFamily:
                 the two budgets is given. Defaults to None.
             input_size (int, optional): Height and width of the image in
                 pixels. Defaults to None, the family's.
+            desired_first (bool): Let a DN that fits go before the rest of
+                the space, as DNs are what the supernet is trained for.
+                Defaults to True.
 
         Returns:
             Subnet: Of those that fit, the one that costs most.
@@ -430,7 +431,7 @@ class ResNetFamily:
         fitting = [(self._cost(measure, subnet), subnet)
                    for subnet in self.desired.values()
                    if self._cost(measure, subnet) <= budget]
-        if fitting:
+        if fitting and desired_first:
             return max(fitting, key=lambda pair: pair[0])[1]
         found = self._search_space(measure, budget)
         if found is None:

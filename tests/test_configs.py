@@ -14,7 +14,8 @@ from mmselfsup.structures import SelfSupDataSample
 
 from dspnet_mm.models import SupernetAlgorithm
 
-CONFIGS = sorted(glob.glob(os.path.join(ROOT, 'configs', 'dspnet', '*.py')))
+CONFIGS = sorted(
+    glob.glob(os.path.join(ROOT, 'configs', 'dspnet', 'dspnet_*.py')))
 NAMES = [os.path.basename(path) for path in CONFIGS]
 
 

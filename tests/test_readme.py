@@ -72,7 +72,7 @@ def test_commands_are_of_files_and_options_that_exist(name):
 
 def test_the_family_of_ones_own_builds(tmp_path):
     own, = [block for block in blocks('README.md') if 'family=' in block]
-    assert len(own.strip().split('\n')) <= 12
+    assert len(own.strip().split('\n')) <= 10
     folder = os.path.join(ROOT, 'configs', 'dspnet')
     path = tmp_path / 'own.py'
     path.write_text(own.replace("'./", f"'{folder}/"))

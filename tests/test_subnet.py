@@ -164,6 +164,8 @@ def test_a_budget_prefers_desired_networks():
     just_below = family.flops(family.full) - 1
     assert family.largest_within(max_flops=just_below) == family['middle']
     assert family.largest_within(max_flops=10**12) == family.full
+    larger = family.largest_within(max_flops=just_below, desired_first=False)
+    assert family.flops(family['middle']) < family.flops(larger) <= just_below
 
 
 def test_a_budget_that_nothing_fits_names_the_smallest():

@@ -498,7 +498,7 @@ fi
 count=0
 for stage in "${missing[@]}"; do
     count=$((count + 1))
-    echo "[$count/${#missing[@]}] ${title[$stage]}"
+    echo "[$count/${#missing[@]}] ${title[$stage]}; details: .venv/environment.log"
     run_stage "$stage"
 done
 if [[ -n $own_tmp ]]; then

@@ -30,5 +30,5 @@ Next, any other member of the family, with its own width and depth:
 
     source .venv/bin/activate
     python tools/slim_export.py $config $out/epoch_40.pth \\
-        --out-dir $out/exports --width 0.5 --depth 2 1 1 1
+        --out-dir work_dirs/slim/next --width 0.5 --depth 2 1 1 1
 EOF

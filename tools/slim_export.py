@@ -53,12 +53,13 @@ def parse_args() -> argparse.Namespace:
         '--max-flops',
         type=budget,
         metavar='N',
-        help='the largest sub-network of at most so many FLOPs, e.g. 300M')
+        help='the largest desired network of at most so many FLOPs, e.g. '
+        '300M; where none fits, the largest member of the family')
     which.add_argument(
         '--max-params',
         type=budget,
         metavar='N',
-        help='the largest sub-network of at most so many parameters, e.g. 4M')
+        help='the same for parameters, e.g. 4M')
     parser.add_argument(
         '--calib-images',
         type=int,
@@ -104,8 +105,19 @@ def select(family: dspnet_mm.ResNetFamily, args: argparse.Namespace) -> dict:
     if args.width or args.depth:
         subnet = family.subnet(args.width or 1.0, args.depth)
     else:
-        subnet = family.largest_within(
-            max_flops=args.max_flops, max_params=args.max_params)
+        budgets = dict(max_flops=args.max_flops, max_params=args.max_params)
+        subnet = family.largest_within(**budgets)
+        largest = family.largest_within(**budgets, desired_first=False)
+        cost = family.params if args.max_flops is None else family.flops
+        if cost(largest) > cost(subnet):
+            print(f'taking the desired network {family.name_of(subnet)} '
+                  f'({family.flops(subnet):,} FLOPs, '
+                  f'{family.params(subnet):,} parameters); the largest '
+                  'member of the family within the budget is no desired '
+                  f'network: --width {" ".join(map(str, largest.widths))} '
+                  f'--depth {" ".join(map(str, largest.depths))} '
+                  f'({family.flops(largest):,} FLOPs, '
+                  f'{family.params(largest):,} parameters)')
     return {family.name_of(subnet): subnet}
 
 

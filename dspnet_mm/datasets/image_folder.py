@@ -30,7 +30,9 @@ class ImageFolder(BaseDataset):
     def __init__(self, data_root: str, **kwargs) -> None:
         if not os.path.isdir(data_root):
             raise InputError(f'data_root={data_root!r} is not a folder: give '
-                             'the folder that holds the images')
+                             'the folder that holds the images, e.g. by '
+                             '--cfg-options train_dataloader.dataset.'
+                             'data_root=FOLDER')
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> List[dict]:
