@@ -35,15 +35,31 @@ def draw(rows: list) -> plt.Figure:
     for panel, (key, title) in zip(panels, (('knn', 'kNN'),
                                             ('linear', 'linear probe'))):
         for index, method in enumerate(methods):
-            points = sorted((row['flops'], 100 * row[key]) for row in rows
-                            if row['method'] == method)
+            points = sorted((row['flops'], 100 * row[key], row['subnet'])
+                            for row in rows if row['method'] == method)
+            flops, accuracies, names = zip(*points)
             style = dict(color=f'C{index}', label=LABELS.get(method, method))
-            if points[-1][0] > 0:
-                panel.plot(*zip(*points), marker='o', **style)
+            if flops[-1] > 0:
+                panel.plot(flops, accuracies, marker='o', **style)
             else:
                 # Without a network there are no FLOPs to draw it at.
-                panel.axhline(points[0][1], linestyle='--', **style)
+                panel.axhline(accuracies[0], linestyle='--', **style)
+            if index == 0:
+                # The other methods' networks lie at the same FLOPs.
+                for point in zip(flops, accuracies, names):
+                    panel.annotate(
+                        point[2],
+                        point[:2],
+                        xytext=(0, 8),
+                        textcoords='offset points',
+                        ha='center',
+                        bbox=dict(
+                            facecolor='white',
+                            edgecolor='none',
+                            alpha=0.8,
+                            pad=1))
         panel.set_xscale('log')
+        panel.margins(0.12)
         panel.set_xlabel('FLOPs (multiply-adds per image)')
         panel.set_title(title)
         panel.grid(alpha=0.3)
