@@ -22,6 +22,9 @@ def whole_file(path: str) -> Iterator[str]:
     temporary = os.path.join(folder, f'.tmp-{name}')
     try:
         yield temporary
+        # Else a power cut could leave the new name on an empty file.
+        with open(temporary, 'rb') as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):

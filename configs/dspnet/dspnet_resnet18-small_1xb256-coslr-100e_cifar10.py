@@ -1,6 +1,19 @@
 _base_ = './dspnet_resnet18-small_1xb256-coslr-100e_folder.py'
 
-train_dataloader = dict(dataset=dict(data_root='data/cifar10/train'))
+# Images of one size: the loader's processes only decode.
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
+]
+train_dataloader = dict(
+    dataset=dict(data_root='data/cifar10/train', pipeline=train_pipeline))
+crop_on_device = dict(
+    type='RandomResizedCrop',
+    size=(32, 32),
+    scale=(0.2, 1.0),
+    cropping_mode='resample')
+view = [crop_on_device, *_base_.view]
+model = dict(data_preprocessor=dict(views=[view, view]))
 custom_hooks = [
     dict(
         type='SubnetEvalHook',

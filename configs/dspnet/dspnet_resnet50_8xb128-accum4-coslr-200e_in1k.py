@@ -2,7 +2,7 @@
 # x 128 images x 4 accumulated, LARS, and a target momentum from 0.996 to 1.
 _base_ = [
     '../_base_/models/dspnet.py',
-    'mmselfsup::selfsup/_base_/datasets/imagenet_byol.py',
+    '../_base_/datasets/image-folder_224.py',
     'mmselfsup::selfsup/_base_/schedules/lars_coslr-200e_in1k.py',
     '../_base_/default_runtime.py',
 ]
@@ -17,9 +17,13 @@ model = dict(
             dict(name='resnet50_0.75x', widths=0.75),
             dict(name='resnet50_0.50x', widths=0.5, depths=[3, 4, 5, 3]),
             dict(name='resnet50_0.25x', widths=0.25, depths=[2, 3, 4, 2]),
-        ]))
+        ]),
+    channels_last=True,
+    data_preprocessor=dict(
+        type='AugmentingDataPreprocessor', views=_base_.views))
 
-train_dataloader = dict(batch_size=128, drop_last=True)
+train_cfg = dict(type='ResumableTrainLoop')
+train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 
 optim_wrapper = dict(
     accumulative_counts=4,

@@ -2,16 +2,16 @@
 from typing import List
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 from mmselfsup.registry import DATASETS
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from dspnet_mm.errors import InputError
+from .pretrain_dataset import PretrainDataset
 
 
 @DATASETS.register_module()
-class EmbeddedDigits(BaseDataset):
+class EmbeddedDigits(PretrainDataset):
     """Scans of handwritten digits that need no download.
 
     scikit-learn carries them: 1,797 images of 8x8 pixels, the test part of
@@ -22,7 +22,7 @@ class EmbeddedDigits(BaseDataset):
 
     Args:
         split (str): 'train' or 'test'. Defaults to 'train'.
-        **kwargs: Further arguments of MMEngine's BaseDataset, e.g.
+        **kwargs: Further arguments of :class:`PretrainDataset`, e.g.
             ``pipeline``.
 
     Raises:

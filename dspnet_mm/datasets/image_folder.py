@@ -2,29 +2,31 @@
 import os
 from typing import List
 
-from mmengine.dataset import BaseDataset
 from mmselfsup.registry import DATASETS
 
 from dspnet_mm.errors import InputError
+from .pretrain_dataset import PretrainDataset
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff',
               '.webp')
 
 
 @DATASETS.register_module()
-class ImageFolder(BaseDataset):
+class ImageFolder(PretrainDataset):
     """All images below a folder, without labels.
 
-    How they are distributed over sub-folders does not matter. (For labels,
-    MMClassification's CustomDataset reads a folder per class.)
+    How they are distributed over sub-folders does not matter; hidden ones are
+    passed over. (For labels, MMClassification's CustomDataset reads a folder
+    per class.)
 
     Args:
         data_root (str): The folder.
-        **kwargs: Further arguments of MMEngine's BaseDataset, e.g.
-            ``pipeline``.
+        **kwargs: Further arguments of :class:`PretrainDataset`, e.g.
+            ``pipeline`` and ``on_error``.
 
     Raises:
-        InputError: If the folder does not exist or holds no image.
+        InputError: If the folder does not exist or holds no image, or one of
+            its sub-folders is empty.
     """
 
     def __init__(self, data_root: str, **kwargs) -> None:
@@ -37,11 +39,23 @@ class ImageFolder(BaseDataset):
 
     def load_data_list(self) -> List[dict]:
         """See MMEngine's BaseDataset."""
-        paths = sorted(
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(self.data_root) for name in names
-            if name.lower().endswith(EXTENSIONS))
+        paths, empty = [], []
+        for folder, folders, names in os.walk(self.data_root):
+            # Hidden ones are not the user's, e.g. macOS's and Jupyter's.
+            folders[:] = [name for name in folders if name[0] != '.']
+            images = [
+                os.path.join(folder, name) for name in names
+                if name.lower().endswith(EXTENSIONS) and name[0] != '.'
+            ]
+            paths += images
+            if not images and not folders:
+                empty.append(folder)
+        looked_for = f'looked for {", ".join(EXTENSIONS)}'
         if not paths:
-            raise InputError(f'{self.data_root} holds no image: looked for '
-                             f'{", ".join(EXTENSIONS)} in it and below')
-        return [dict(img_path=path) for path in paths]
+            raise InputError(f'{self.data_root} holds no image: {looked_for} '
+                             'in it and below')
+        if empty:
+            raise InputError(f'{min(empty)} holds no image: {looked_for}; '
+                             f'fill or remove it ({len(empty)} such '
+                             'folder(s))')
+        return [dict(img_path=path) for path in sorted(paths)]

@@ -79,8 +79,12 @@ def test_wrong_arguments_show_before_training(tmp_path):
         train(digits_cfg(tmp_path, custom_hooks=[hook_cfg(subnets=['huge'])]))
     with pytest.raises(InputError, match='give 1 to 10, the number'):
         train(digits_cfg(tmp_path, custom_hooks=[hook_cfg(max_train=10)]))
-    cv2.imwrite(str(tmp_path / 'image.png'), np.zeros((16, 16, 3), np.uint8))
-    unlabelled = dict(type='ImageFolder', data_root=str(tmp_path))
+    images = tmp_path / 'images'
+    images.mkdir()
+    for name in 'abc':
+        cv2.imwrite(
+            str(images / f'{name}.png'), np.zeros((16, 16, 3), np.uint8))
+    unlabelled = dict(type='ImageFolder', data_root=str(images))
     with pytest.raises(InputError, match='ImageFolder has no labels'):
         train(
             digits_cfg(

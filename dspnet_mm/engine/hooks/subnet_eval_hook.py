@@ -1,11 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import math
-import random
-from contextlib import contextmanager
-from typing import Dict, Iterator, Optional, Sequence
+from typing import Dict, Optional, Sequence
 
-import numpy as np
-import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -16,6 +12,7 @@ from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   extract_features, iterate, knn_accuracy,
                                   pick)
+from dspnet_mm.randomness import preserved_random_state
 from dspnet_mm.slimming import recalibrate, slim
 
 
@@ -141,15 +138,3 @@ class SubnetEvalHook(Hook):
         for name, value in scalars.items():
             runner.message_hub.update_scalar(name, value)
         runner.visualizer.add_scalars(scalars, step=runner.epoch + 1)
-
-
-@contextmanager
-def preserved_random_state() -> Iterator[None]:
-    """What draws random numbers inside of the block does not show after."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)

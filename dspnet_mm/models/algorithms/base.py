@@ -1,13 +1,14 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
+import logging
 import math
 from contextlib import closing, nullcontext
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
-from mmengine.dist import (all_reduce_params, broadcast_object_list,
+from mmengine.dist import (all_reduce_params, broadcast_object_list, get_rank,
                            is_distributed)
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.optim import OptimWrapper
 from mmselfsup.models.algorithms.base import BaseModel
 from mmselfsup.registry import TASK_UTILS
@@ -18,9 +19,12 @@ from torch.nn import functional as F
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
+from dspnet_mm.randomness import seeded
 from dspnet_mm.subnet import RESERVED_NAMES, ResNetFamily, Subnet
 
 Views = List[torch.Tensor]
+
+_MAX_SKIPPED_IN_A_ROW = 20
 
 
 class SupernetAlgorithm(BaseModel):
@@ -56,8 +60,13 @@ class SupernetAlgorithm(BaseModel):
             recalibrated statistics. Defaults to False.
         sync_bn (bool): Take batch statistics over all processes. Defaults to
             True.
-        data_preprocessor (dict, optional): Config of the normalisation.
-            Defaults to None.
+        channels_last (bool): Keep weights and images in the memory format
+            that tensor cores work on. Defaults to False.
+        on_nonfinite (str): What to do where the loss of a sub-network, or a
+            gradient, is infinite or not a number: 'skip' the step, and stop
+            after 20 in a row, or 'stop' at once. Defaults to 'skip'.
+        data_preprocessor (dict, optional): Config of the normalisation, or
+            of what makes the views, too. Defaults to None.
         init_cfg (dict | list[dict], optional): How to initialise. Defaults
             to None.
 
@@ -75,6 +84,8 @@ class SupernetAlgorithm(BaseModel):
                  base_momentum: float = 0.996,
                  switchable_bn: bool = False,
                  sync_bn: bool = True,
+                 channels_last: bool = False,
+                 on_nonfinite: str = 'skip',
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         family = build_family(family)
@@ -85,6 +96,9 @@ class SupernetAlgorithm(BaseModel):
         if not 0 <= base_momentum <= 1:
             raise InputError(f'base_momentum={base_momentum} is not allowed: '
                              'give a value in [0, 1]')
+        if on_nonfinite not in ('skip', 'stop'):
+            raise InputError(f'on_nonfinite={on_nonfinite!r} is not allowed: '
+                             "give 'skip' or 'stop'")
 
         shared = dict(
             family=family, switchable_bn=switchable_bn, sync_bn=sync_bn)
@@ -111,8 +125,15 @@ class SupernetAlgorithm(BaseModel):
         self.base_momentum = base_momentum
         self.target_net = copy.deepcopy(
             nn.Sequential(self.backbone, self.neck)).requires_grad_(False)
+        self.on_nonfinite = on_nonfinite
+        self._memory_format = (
+            torch.channels_last if channels_last else torch.contiguous_format)
+        self.to(memory_format=self._memory_format)
         self._iterations_done = 0
-        self._sampling_seed: Optional[int] = None
+        self._skipped_in_a_row = 0
+        # Of the iterations whose gradients wait for a step, by sub-network.
+        self._pending_losses: Dict[str, torch.Tensor] = {}
+        self._seed: Optional[int] = None
 
     def init_weights(self) -> None:
         """Initialise, and start the target network as the online network."""
@@ -158,11 +179,16 @@ class SupernetAlgorithm(BaseModel):
 
     def sample_subnets(self) -> List[Subnet]:
         """The sub-networks of the present iteration, equal on all ranks."""
-        if self._sampling_seed is None:
+        return self.sampler(self.current_iteration, self.seed)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run, equal on all ranks."""
+        if self._seed is None:
             seed = [torch.initial_seed() % 2**63]
             broadcast_object_list(seed)
-            self._sampling_seed = seed[0]
-        return self.sampler(self.current_iteration, self._sampling_seed)
+            self._seed = seed[0]
+        return self._seed
 
     @property
     def current_iteration(self) -> int:
@@ -226,8 +252,17 @@ class SupernetAlgorithm(BaseModel):
         Returns:
             dict[str, Tensor]: The weighted total ``loss``, and ``loss_NAME``
             and ``spread_NAME`` of each sampled sub-network.
+
+        Raises:
+            FloatingPointError: If losses or gradients are not finite, as
+                ``on_nonfinite`` says.
         """
-        views, _ = self.data_preprocessor(data, True)
+        with seeded(self.seed, self.current_iteration, get_rank()):
+            views, _ = self.data_preprocessor(data, True)
+        views = [
+            view.contiguous(memory_format=self._memory_format)
+            for view in views
+        ]
         total = 0.
         passes = 0
         logged: Dict[str, List[torch.Tensor]] = {}
@@ -244,13 +279,10 @@ class SupernetAlgorithm(BaseModel):
                 total = total + weighted.detach()
                 logged.setdefault(f'loss_{label}', []).append(loss.detach())
                 logged.setdefault(f'spread_{label}', []).append(spread_)
+                self._pending_losses[label] = self._pending_losses.get(
+                    label, 0.) + loss.detach().float()
         if optim_wrapper.should_update():
-            all_reduce_params(
-                [p.grad for p in self.parameters() if p.grad is not None],
-                op='mean')
-            optim_wrapper.step()
-            optim_wrapper.zero_grad()
-            self.update_target()
+            self._update(optim_wrapper)
         self._iterations_done += 1
         return dict(
             loss=total,
@@ -258,6 +290,58 @@ class SupernetAlgorithm(BaseModel):
                 name: torch.stack(values).mean()
                 for name, values in logged.items()
             })
+
+    def _update(self, optim_wrapper: OptimWrapper) -> None:
+        """Make a step of the optimizer, unless something is not finite."""
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        losses = torch.stack([*self._pending_losses.values()])
+        # The losses travel with the gradients: all processes come to the
+        # same decision without a reduction of its own.
+        losses = losses.to(grads[0].dtype)
+        all_reduce_params([*grads, losses], op='mean')
+        wrong = self._nonfinite(grads, losses, optim_wrapper)
+        self._pending_losses.clear()
+        if wrong is None:
+            self._skipped_in_a_row = 0
+            optim_wrapper.step()
+            optim_wrapper.zero_grad()
+            self.update_target()
+            return
+        optim_wrapper.zero_grad()
+        self._skipped_in_a_row += 1
+        rate = optim_wrapper.get_lr()['lr'][0]
+        message = (f'{wrong} not finite at iteration '
+                   f'{self.current_iteration + 1}, learning rate {rate:.3g}')
+        if self.on_nonfinite == 'stop' or \
+                self._skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+            raise FloatingPointError(
+                f'{message}, step {self._skipped_in_a_row} of such in a row: '
+                'go on from the last checkpoint (--resume) with a lower '
+                'learning rate or a longer warm-up')
+        print_log(
+            f'{message}: the step is skipped',
+            logger='current',
+            level=logging.WARNING)
+
+    def _nonfinite(self, grads: List[torch.Tensor], losses: torch.Tensor,
+                   optim_wrapper: OptimWrapper) -> Optional[str]:
+        """Name what is not finite, if anything is."""
+        values = losses
+        # A scaler sees to gradients itself: while it finds its scale, they
+        # overflow as a matter of course.
+        if not hasattr(optim_wrapper, 'loss_scaler'):
+            norms = torch.stack(torch._foreach_norm(grads))
+            values = torch.cat([losses, norms.sum().view(1)])
+        finite = torch.isfinite(values).tolist()
+        if all(finite):
+            return None
+        names = [
+            name for name, fine in zip(self._pending_losses, finite)
+            if not fine
+        ]
+        if not names:
+            return 'The gradient is'
+        return f'The loss of sub-network {", ".join(names)} is'
 
     @torch.no_grad()
     def update_target(self) -> None:

@@ -1,0 +1,114 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import errno
+import glob
+import os
+import shutil
+from collections import deque
+from typing import List
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner, find_latest_checkpoint
+from mmselfsup.registry import HOOKS
+
+from dspnet_mm.checkpoint import load_checkpoint
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import whole_file
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, for a world in which runs are killed.
+
+    A checkpoint is written under a temporary name and renamed, and only then
+    the oldest one goes: at each moment there is a complete one to resume
+    from. MMEngine's own hook removes the old one first. What is resumed from
+    is loaded by :func:`dspnet_mm.checkpoint.load_checkpoint` before, which
+    runs nothing that is not on a list.
+
+    Args:
+        *args: See MMEngine's CheckpointHook.
+        **kwargs: See MMEngine's CheckpointHook.
+
+    Raises:
+        InputError: If checkpoints would be saved between two steps of
+            gradient accumulation, or on anything but a local disk, or
+            what to resume from is no checkpoint.
+        OSError: If there is no space; what was saved before is still there.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Look at what will be loaded."""
+        path = runner._load_from
+        if runner._resume and path is None:
+            path = find_latest_checkpoint(runner.work_dir)
+        if path is not None and '://' not in path:
+            load_checkpoint(path)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check where and when checkpoints will be saved."""
+        super().before_train(runner)
+        if not isinstance(self.file_backend, LocalBackend):
+            raise InputError(f'out_dir={self.out_dir!r} is not on a local '
+                             "disk: give a folder, or type='CheckpointHook'")
+        batches = runner.optim_wrapper._accumulative_counts
+        if not self.by_epoch and self.interval % batches:
+            raise InputError(
+                f'checkpoint.interval={self.interval} iterations falls '
+                f'between steps of the optimizer, which takes {batches}: give '
+                f'a multiple of {batches}')
+        if is_main_process():
+            # Left by a run that was killed while it wrote.
+            for path in glob.glob(os.path.join(self.out_dir, '.tmp-*')):
+                os.remove(path)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int,
+                                   meta: dict) -> None:
+        path = os.path.join(self.out_dir, self.filename_tmpl.format(step))
+        self.last_ckpt = path
+        runner.message_hub.update_info('last_ckpt', path)
+        outdated = self._keep(runner, step)
+        if not is_main_process():
+            return
+        last = os.path.join(runner.work_dir, 'last_checkpoint')
+        try:
+            with whole_file(path) as temporary:
+                runner.save_checkpoint(
+                    self.out_dir,
+                    os.path.basename(temporary),
+                    save_optimizer=self.save_optimizer,
+                    save_param_scheduler=self.save_param_scheduler,
+                    meta=meta,
+                    by_epoch=self.by_epoch,
+                    **self.args)
+            with whole_file(last) as temporary, open(temporary, 'w') as file:
+                file.write(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            free = shutil.disk_usage(self.out_dir).free
+            raise OSError(
+                error.errno, f'no space for a checkpoint, {free / 1e6:.1f} MB '
+                'are free: free some, or lower checkpoint.max_keep_ckpts, and '
+                'go on with --resume; the checkpoints before this one are '
+                'whole', path) from error
+        for name in outdated:
+            if os.path.exists(name):
+                os.remove(name)
+
+    def _keep(self, runner: Runner, step: int) -> List[str]:
+        """Note a step's checkpoint, and name those that it makes outdated."""
+        if self.max_keep_ckpts <= 0:
+            return []
+        steps = [*self.keep_ckpt_ids]
+        if step not in steps:
+            steps.append(step)
+        # The new checkpoint lists the outdated ones too, so that a run that
+        # is killed before they are removed does so when it is resumed.
+        runner.message_hub.update_info('keep_ckpt_ids', steps)
+        self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
+        return [
+            os.path.join(self.out_dir, self.filename_tmpl.format(outdated))
+            for outdated in steps[:-self.max_keep_ckpts]
+        ]
