@@ -164,6 +164,27 @@ def mend_cpu_launcher() -> None:
     utils._init_dist_pytorch = init_on_cpu
 
 
+def mend_cpu_amp() -> None:
+    """Let AmpOptimWrapper train on a CPU, in bfloat16.
+
+    MMEngine 0.10.7 asserts an accelerator, although its autocast knows the
+    CPU. Scaling, which bfloat16 does not need, works on GPUs alone.
+    """
+    import torch
+    from mmengine.optim.optimizer import amp_optimizer_wrapper
+    if torch.cuda.is_available():
+        return
+
+    class NoScaler(torch.cuda.amp.GradScaler):
+
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(enabled=False)
+
+    # It asks in the constructor alone.
+    amp_optimizer_wrapper.is_cuda_available = lambda: True
+    amp_optimizer_wrapper.GradScaler = NoScaler
+
+
 def apply() -> None:
     """Check the versions and meet all defects; does no harm twice."""
     check_versions()
@@ -171,3 +192,4 @@ def apply() -> None:
     allow_checkpoint_classes()
     mend_adjust_hue()
     mend_cpu_launcher()
+    mend_cpu_amp()

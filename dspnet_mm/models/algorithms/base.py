@@ -329,7 +329,8 @@ class SupernetAlgorithm(BaseModel):
         values = losses
         # A scaler sees to gradients itself: while it finds its scale, they
         # overflow as a matter of course.
-        if not hasattr(optim_wrapper, 'loss_scaler'):
+        scaler = getattr(optim_wrapper, 'loss_scaler', None)
+        if scaler is None or not scaler.is_enabled():
             norms = torch.stack(torch._foreach_norm(grads))
             values = torch.cat([losses, norms.sum().view(1)])
         finite = torch.isfinite(values).tolist()
