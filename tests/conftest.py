@@ -21,6 +21,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DIGITS_CONFIG = os.path.join(
     ROOT, 'configs', 'dspnet',
     'dspnet_resnet18-small_1xb32-coslr-40e_digits.py')
+CIFAR_CONFIG = os.path.join(
+    ROOT, 'configs', 'dspnet',
+    'dspnet_resnet18-small_1xb256-coslr-100e_cifar10.py')
 
 # Several threads on few cores slow each other down.
 torch.set_num_threads(1)

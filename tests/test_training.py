@@ -4,14 +4,20 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from conftest import DIGITS_CONFIG, ROOT, digits_cfg, model_cfg, train
+from conftest import (CIFAR_CONFIG, DIGITS_CONFIG, ROOT, RunsCode, digits_cfg,
+                      model_cfg, train)
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
+from PIL import Image
+
+from dspnet_mm import InputError
 
 # Seconds instead of minutes.
 SHORT = [
@@ -86,37 +92,133 @@ def test_mim_train_runs_in_two_processes_on_a_cpu(tmp_path):
     assert re.findall(r'\[1\]\[(\d)/2\]', output) == ['1', '2']
 
 
-def still(dataset_cfg):
-    """Views without randomness."""
-    dataset_cfg.pipeline = [
-        dict(
-            type='MultiView',
-            num_views=2,
-            transforms=[[dict(type='mmcls.Resize', scale=12)]]),
-        dict(type='PackSelfSupInputs')
+def whole_state(runner):
+    """All that a training's future depends on, as a flat list."""
+    schedules = [schedule.state_dict() for schedule in runner.param_schedulers]
+    momenta = runner.optim_wrapper.state_dict()['state'].values()
+    return [
+        *runner.model.state_dict().values(),
+        *[state['momentum_buffer'] for state in momenta],
+        torch.tensor([runner.iter, runner.epoch,
+                      len(schedules)]),
+        torch.tensor([schedule['last_step'] for schedule in schedules]),
+        torch.tensor(runner.optim_wrapper.get_lr()['lr']),
     ]
 
 
-def test_two_epochs_and_resume_and_two_are_four_bit_by_bit(tmp_path):
+# Epochs of 3 iterations, or of 2 steps of 2 iterations, what is left over
+# being left out.
+RESUMES = dict(
+    epoch=(dict(), 'epoch_2.pth'),
+    iteration=(dict(by_epoch=False, interval=4), 'iter_4.pth'),
+    last_of_an_epoch=(dict(by_epoch=False, interval=6), 'iter_6.pth'),
+    accumulated=(dict(by_epoch=False, interval=6), 'iter_6.pth'))
+
+
+@pytest.mark.parametrize('case', RESUMES)
+def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, case):
+    """With random views, sub-networks and order, and workers that die."""
+    checkpoint, name = RESUMES[case]
+    accumulated = case == 'accumulated'
     states = []
-    for name in ('whole', 'resumed'):
-        cfg = digits_cfg(tmp_path / name, epochs=4)
-        still(cfg.train_dataloader.dataset)
+    for run in ('whole', 'resumed'):
+        cfg = digits_cfg(
+            tmp_path / run, epochs=4, images=170 if accumulated else 96)
+        cfg.train_dataloader.update(num_workers=2, persistent_workers=True)
         cfg.model.sampler = dict(
             type='SandwichSampler', num_random=2, desired_prob=0.3)
-        if name == 'resumed':
+        cfg.default_hooks.checkpoint.update(checkpoint)
+        if accumulated:
+            cfg.optim_wrapper.accumulative_counts = 2
+        if run == 'resumed':
             cfg.resume = True
-            cfg.load_from = str(tmp_path / 'whole' / 'epoch_2.pth')
+            cfg.load_from = str(tmp_path / 'whole' / name)
         runner = train(cfg)
-        momenta = runner.optim_wrapper.state_dict()['state'].values()
-        states.append([
-            *runner.model.state_dict().values(),
-            *[state['momentum_buffer'] for state in momenta]
-        ])
+        assert runner.iter == (16 if accumulated else 12)
+        states.append(whole_state(runner))
     whole, resumed = states
     assert len(whole) == len(resumed)
     assert all(torch.equal(*pair) for pair in zip(whole, resumed))
-    assert not (tmp_path / 'resumed' / 'epoch_2.pth').exists()
+    assert not (tmp_path / 'resumed' / name).exists()
+    # It compares something: another seed gives another network.
+    cfg = digits_cfg(tmp_path / 'other', epochs=4)
+    cfg.randomness.seed = 1
+    assert not torch.equal(whole[0], whole_state(train(cfg))[0])
+
+
+def test_resuming_is_exact_where_the_device_makes_the_views(tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f'{number}.png')
+    states = []
+    for run in ('whole', 'resumed'):
+        cfg = Config.fromfile(CIFAR_CONFIG)
+        cfg.merge_from_dict({
+            'model.family.base_channels': 8,
+            'train_cfg.max_epochs': 2,
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.dataset.data_root': str(images),
+            'default_hooks.checkpoint.by_epoch': False,
+            'custom_hooks': [],
+            'work_dir': str(tmp_path / run),
+            'log_level': 'WARNING',
+        })
+        cfg.default_hooks.checkpoint.max_keep_ckpts = -1
+        cfg.experiment_name = cfg.visualizer.name = f'{tmp_path.name}-{run}'
+        if run == 'resumed':
+            cfg.resume = True
+            cfg.load_from = str(tmp_path / 'whole' / 'iter_2.pth')
+        states.append(whole_state(train(cfg)))
+    assert all(torch.equal(*pair) for pair in zip(*states))
+
+
+def test_the_seed_of_a_run_without_one_is_resumed(tmp_path):
+    states = []
+    for run in ('whole', 'resumed'):
+        cfg = digits_cfg(tmp_path / run, epochs=2)
+        cfg.randomness = dict(seed=None)
+        if run == 'resumed':
+            cfg.resume = True
+            cfg.load_from = str(tmp_path / 'whole' / 'epoch_1.pth')
+        states.append(whole_state(train(cfg)))
+    assert all(torch.equal(*pair) for pair in zip(*states))
+
+
+@pytest.mark.parametrize('changes, complaint', [
+    ({
+        'train_dataloader.sampler.type': 'DefaultSampler'
+    }, 'sampler.type=ResumableSampler'),
+    ({
+        'train_dataloader.batch_size': 97
+    }, '96 images are fewer than .* takes, 97'),
+    ({
+        'optim_wrapper.accumulative_counts': 4
+    }, '96 images are fewer than .* takes, 128'),
+    ({
+        'optim_wrapper.accumulative_counts': 3,
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': 4
+    }, 'interval=4 .* multiple of 3'),
+])
+def test_what_could_not_be_resumed_is_refused(tmp_path, changes, complaint):
+    cfg = digits_cfg(tmp_path)
+    cfg.merge_from_dict(changes)
+    with pytest.raises(InputError, match=complaint):
+        train(cfg)
+
+
+def test_a_run_is_resumed_from_nothing_that_runs_code(tmp_path):
+    torch.save(
+        dict(state_dict=RunsCode(os.mkdir, str(tmp_path / 'made'))),
+        tmp_path / 'epoch_1.pth')
+    cfg = digits_cfg(tmp_path / 'run')
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_1.pth')
+    with pytest.raises(InputError, match='not on the list'):
+        train(cfg)
+    assert not (tmp_path / 'made').exists()
 
 
 def _steps(rank, world_size, folder, switchable_bn):

@@ -7,7 +7,6 @@ from collections import deque
 from typing import List
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmselfsup.registry import HOOKS
@@ -48,10 +47,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Check where and when checkpoints will be saved."""
-        super().before_train(runner)
-        if not isinstance(self.file_backend, LocalBackend):
+        if '://' in (self.out_dir or ''):
             raise InputError(f'out_dir={self.out_dir!r} is not on a local '
                              "disk: give a folder, or type='CheckpointHook'")
+        super().before_train(runner)
         batches = runner.optim_wrapper._accumulative_counts
         if not self.by_epoch and self.interval % batches:
             raise InputError(

@@ -99,7 +99,8 @@ class ImageReportHook(Hook):
     def _note(runner: Runner, found: Dict[str, str], path: str,
               what: str) -> None:
         if path not in found and len(found) < _MAX_NAMED:
-            runner.logger.warning('%s: %s', path, what)
+            # Formatted here: MMEngine logs a warning of the same format once.
+            runner.logger.warning(f'{path}: {what}')
         found[path] = what
 
     def _check(self, runner: Runner, number: int, allowed: float) -> None:

@@ -1,0 +1,106 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, digits_cfg, train
+
+from dspnet_mm import InputError
+from dspnet_mm.checkpoint import load_checkpoint
+
+
+def whole_checkpoints(folder):
+    """The names of the checkpoints, each of which loads."""
+    names = sorted(path.name for path in folder.glob('[a-z]*.pth'))
+    for name in names:
+        load_checkpoint(str(folder / name))
+    return names
+
+
+def test_the_old_checkpoint_goes_when_the_new_one_is_whole(
+        tmp_path, monkeypatch):
+    replace, seen = os.replace, []
+
+    def look_and_replace(source, target):
+        seen.append((os.path.basename(target), whole_checkpoints(tmp_path)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', look_and_replace)
+    cfg = digits_cfg(tmp_path, epochs=3)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    (tmp_path / '.tmp-epoch_9.pth').write_text('left by a run that was killed')
+    train(cfg)
+    assert [(target, there) for target, there in seen
+            if target != 'last_checkpoint'
+            ] == [('epoch_1.pth', []), ('epoch_2.pth', ['epoch_1.pth']),
+                  ('epoch_3.pth', ['epoch_2.pth'])]
+    assert whole_checkpoints(tmp_path) == ['epoch_3.pth']
+    last = (tmp_path / 'last_checkpoint').read_text()
+    assert last == str(tmp_path / 'epoch_3.pth')
+    assert not list(tmp_path.glob('.tmp-*'))
+
+
+def test_a_resumed_run_removes_what_a_killed_one_could_not(tmp_path):
+    cfg = digits_cfg(tmp_path, epochs=2)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    train(cfg)
+    # As if killed between writing the second and removing the first.
+    shutil.copy(tmp_path / 'epoch_2.pth', tmp_path / 'epoch_1.pth')
+    cfg = digits_cfg(tmp_path, epochs=3, resume=True)
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    train(cfg)
+    assert whole_checkpoints(tmp_path) == ['epoch_3.pth']
+
+
+FILL = '''
+import sys
+sys.path.insert(0, sys.argv[1])
+from conftest import digits_cfg, train
+cfg = digits_cfg(sys.argv[2], epochs=9)
+cfg.default_hooks.checkpoint.out_dir = sys.argv[3]
+train(cfg)
+'''
+
+
+def test_a_full_disk_is_named_and_costs_no_checkpoint(tmp_path):
+    """On a file system of 8 MB, in a mount namespace of its own."""
+    disk, kept = tmp_path / 'disk', tmp_path / 'kept'
+    disk.mkdir()
+    tests = os.path.join(ROOT, 'tests')
+    script = tmp_path / 'fill.py'
+    script.write_text(FILL)
+    command = (f'mount -t tmpfs -o size=8m tmpfs {disk} || exit 77; '
+               f'{sys.executable} {script} {tests} {tmp_path}/run {disk}; '
+               f'code=$?; cp -r {disk}/run {kept}; exit $code')
+    if not shutil.which('unshare'):
+        pytest.skip('needs unshare to make a small file system')
+    done = subprocess.run(['unshare', '-rm', 'sh', '-c', command],
+                          capture_output=True,
+                          text=True,
+                          env=dict(os.environ, OMP_NUM_THREADS='1'))
+    if done.returncode == 77 or 'unshare failed' in done.stderr:
+        pytest.skip('needs the right to mount in a namespace of its own')
+    assert done.returncode == 1
+    message = done.stderr.strip().splitlines()[-1]
+    assert 'no space for a checkpoint, ' in message
+    assert ' MB are free' in message and '--resume' in message
+    names = whole_checkpoints(kept)
+    assert names[:2] == ['epoch_1.pth', 'epoch_2.pth']
+    assert not list(kept.glob('.tmp-*'))
+    last = (tmp_path / 'run' / 'last_checkpoint').read_text()
+    assert os.path.basename(last) == names[-1]
+
+
+def test_what_cannot_be_used_is_refused_before_training(tmp_path):
+    damaged = tmp_path / 'epoch_1.pth'
+    damaged.write_bytes(b'half')
+    cfg = digits_cfg(tmp_path / 'run', resume=True, load_from=str(damaged))
+    with pytest.raises(InputError, match='epoch_1.pth cannot be read'):
+        train(cfg)
+    cfg = digits_cfg(tmp_path / 'run')
+    cfg.default_hooks.checkpoint.out_dir = 's3://bucket'
+    with pytest.raises(InputError, match='not on a local disk'):
+        train(cfg)
+    assert not list((tmp_path / 'run').glob('*.pth'))
