@@ -1,8 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import copy
 import os
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -221,8 +223,7 @@ def test_a_run_is_resumed_from_nothing_that_runs_code(tmp_path):
     assert not (tmp_path / 'made').exists()
 
 
-def _steps(rank, world_size, folder, switchable_bn):
-    """Three steps on this process' part of each batch."""
+def _join(rank, world_size, folder):
     torch.set_num_threads(1)
     if world_size > 1:
         torch.distributed.init_process_group(
@@ -232,18 +233,23 @@ def _steps(rank, world_size, folder, switchable_bn):
             world_size=world_size)
     init_default_scope('mmselfsup')
     torch.manual_seed(0)
+
+
+def _steps(rank, world_size, folder, switchable_bn):
+    """Five steps on this process' part of each batch."""
+    _join(rank, world_size, folder)
     model = MODELS.build(
         model_cfg(
             switchable_bn=switchable_bn,
             sampler=dict(
                 type='SandwichSampler', num_random=1, desired_prob=1.0)))
-    # In float64, as three steps make much of float32's rounding.
+    # In float64, as five steps make much of float32's rounding.
     model.double()
     model.data_preprocessor.forward = lambda data, _: (data['inputs'], None)
     wrapper = OptimWrapper(
         torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
     generator = torch.Generator().manual_seed(1)
-    for _ in range(3):
+    for _ in range(5):
         views = torch.rand(
             2, 16, 3, 16, 16, generator=generator, dtype=torch.float64)
         part = slice(rank * 16 // world_size, (rank + 1) * 16 // world_size)
@@ -268,3 +274,124 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, switchable_bn):
     for key in one:
         assert torch.equal(first[key], second[key]), key
         assert torch.allclose(one[key], first[key], atol=1e-8), key
+
+
+def _counted_steps(rank, world_size, folder):
+    """Three steps with plain batch norm, the second of them poisoned."""
+    _join(rank, world_size, folder)
+    model = MODELS.build(
+        model_cfg(sync_bn=False, sampler=dict(type='AllDesiredSampler')))
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    generator = torch.Generator().manual_seed(rank)
+    reduced, states = [], []
+    all_reduce = torch.distributed.all_reduce
+
+    def count(tensor, *args, **kwargs):
+        reduced.append(tensor.numel())
+        return all_reduce(tensor, *args, **kwargs)
+
+    # The seed is sent once, before the first step.
+    assert model.seed == 0
+    torch.distributed.all_reduce = count
+    for step in range(3):
+        views = [
+            torch.rand(8, 3, 16, 16, generator=generator) for _ in range(2)
+        ]
+        if rank == 1 and step == 1:
+            views[0][0] = float('nan')
+        model.train_step(
+            dict(inputs=views, data_samples=[SelfSupDataSample()] * 8),
+            wrapper)
+        states.append(copy.deepcopy(model.state_dict()))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    torch.save((reduced, trained, states), f'{folder}/{rank}.pth')
+
+
+def test_gradients_are_reduced_once_a_step_with_the_losses(tmp_path):
+    """And what one process cannot use, none does."""
+    torch.multiprocessing.spawn(_counted_steps, (2, str(tmp_path)), 2)
+    (reduced, trained, states), (_, _, others) = (
+        torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    # All parameters, and the losses of three sub-networks.
+    assert reduced == [trained + 3] * 3
+    for one, other in zip(states, others):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    first, second, third = (state['backbone.conv1.weight'] for state in states)
+    assert torch.equal(first, second) and not torch.equal(second, third)
+
+
+DYING = '''
+import os
+import signal
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class DyingHook(Hook):
+
+    def __init__(self, how):
+        self.how = how
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.rank == 1 and runner.iter == 2:
+            print('dying at', os.times().elapsed, flush=True)
+            if self.how == 'killed':
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError('something is wrong with rank 1')
+'''
+DYING_CONFIG = '''
+_base_ = {base!r}
+custom_imports = dict(imports=['dspnet_mm', 'dying'])
+custom_hooks = [dict(type='DyingHook', how={how!r})]
+train_dataloader = dict(
+    num_workers=1, batch_size=16, dataset=dict(indices=160))
+'''
+
+
+def processes_with(text):
+    """Numbers of the processes whose command or environment names it."""
+    found = []
+    for name in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            if int(name) != os.getpid() and text.encode() in b''.join(
+                    open(f'/proc/{name}/{what}', 'rb').read()
+                    for what in ('cmdline', 'environ')):
+                found.append(int(name))
+        except OSError:
+            pass  # It has ended.
+    return found
+
+
+@pytest.mark.parametrize('how, complaint', [
+    ('raised', 'RuntimeError: something is wrong with rank 1'),
+    ('killed', 'Signal 9'),
+])
+def test_a_rank_that_dies_ends_the_run(tmp_path, how, complaint):
+    (tmp_path / 'dying.py').write_text(DYING)
+    config = tmp_path / 'config.py'
+    config.write_text(DYING_CONFIG.format(base=DIGITS_CONFIG, how=how))
+    mim = os.path.join(os.path.dirname(sys.executable), 'mim')
+    done = subprocess.run([
+        mim, 'train', 'mmselfsup',
+        str(config), '--work-dir',
+        str(tmp_path / 'run'), '--launcher', 'pytorch', '--gpus', '2'
+    ],
+                          cwd=tmp_path,
+                          env=dict(
+                              os.environ,
+                              OMP_NUM_THREADS='1',
+                              CUDA_VISIBLE_DEVICES='-1',
+                              PYTHONPATH=f'{tmp_path}:{ROOT}'),
+                          capture_output=True,
+                          text=True)
+    ended = os.times().elapsed
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert complaint in output, output[-3000:]
+    assert ended - float(re.search(r'dying at ([\d.]+)', output)[1]) < 60
+    # Loading processes look for their parent every five seconds.
+    for _ in range(20):
+        if not processes_with(str(tmp_path)):
+            break
+        time.sleep(1)
+    assert not processes_with(str(tmp_path))
