@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmselfsup.registry import TRANSFORMS
@@ -57,6 +58,9 @@ class LoadImage(BaseTransform):
         path = results['img_path']
         try:
             with Image.open(path) as image:
+                # Before anything looks at the pixels: to do so twice would
+                # decode twice.
+                image.load()
                 converted = None if image.mode in _PLAIN_MODES and (
                     'transparency' not in image.info) else image.mode
                 array = _to_rgb(image)
@@ -69,7 +73,7 @@ class LoadImage(BaseTransform):
         if min(array.shape[:2]) < 2:
             raise UnreadableImage(path,
                                   f'{array.shape[1]}x{array.shape[0]} pixels')
-        results['img'] = np.ascontiguousarray(array[..., ::-1])
+        results['img'] = cv2.cvtColor(array, cv2.COLOR_RGB2BGR)
         results['img_shape'] = array.shape[:2]
         results['converted'] = converted
         return results
