@@ -92,6 +92,8 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
     def _active(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.num_private:
             tensor = tensor[self.private_index]
+        if self.active_features == self.num_features:
+            return tensor
         return tensor[:self.active_features]
 
     @property
