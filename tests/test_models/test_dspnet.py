@@ -2,6 +2,7 @@
 import copy
 import math
 import uuid
+import weakref
 
 import pytest
 import torch
@@ -133,6 +134,32 @@ def test_loss_weights(loss_weights, factors):
     total = sum(factor * logged[f'loss_{name}']
                 for factor, name in zip(factors, ('large', 'middle', 'tiny')))
     assert logged['loss'].item() == pytest.approx(total.item(), rel=1e-5)
+
+
+class Saved:
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+def test_no_graph_is_left_when_the_next_subnetwork_begins():
+    """So memory does not grow with the number of sub-networks."""
+    model = build(sampler=dict(type='AllDesiredSampler'))
+    alive, counts = weakref.WeakSet(), []
+
+    def save(tensor):
+        saved = Saved(tensor)
+        alive.add(saved)
+        return saved
+
+    model.backbone.register_forward_pre_hook(
+        lambda *_: counts.append(len(alive)))
+    with torch.autograd.graph.saved_tensors_hooks(save,
+                                                  lambda saved: saved.tensor):
+        model.train_step(batch(), sgd(model))
+    first_views, second_views = counts[::2], counts[1::2]
+    assert first_views == [0, 0, 0]
+    assert min(second_views) > 0
 
 
 def test_losses_and_spreads_are_logged_for_each_subnetwork():

@@ -4,6 +4,7 @@ import torch
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 from dspnet_mm import Subnet
 from dspnet_mm.models import (SlimmableBatchNorm, SlimmableConv2d,
@@ -44,6 +45,59 @@ def test_a_linear_layer_computes_with_its_slice_and_trains_nothing_else():
     assert layer.weight.grad[:3, :4].abs().min() > 0
     assert layer.weight.grad[3:].abs().max() == 0
     assert layer.weight.grad[:, 4:].abs().max() == 0
+
+
+class Doubled(nn.Module):
+
+    def forward(self, weight):
+        return 2 * weight
+
+
+@pytest.mark.parametrize('change', [
+    lambda layer: layer,
+    lambda layer: layer.double(),
+    lambda layer: layer.to(memory_format=torch.channels_last),
+    lambda layer: register_parametrization(layer, 'weight', Doubled()),
+    lambda layer: layer.weight.register_hook(lambda grad: 2 * grad),
+])
+def test_gradients_add_up_as_those_of_ordinary_slices(change):
+    """Over views, sub-networks and accumulated batches."""
+    torch.manual_seed(0)
+    layer, twin = SlimmableConv2d(6, 8, 3), SlimmableConv2d(6, 8, 3)
+    twin.load_state_dict(layer.state_dict())
+    for each in (layer, twin):
+        change(each)
+    for active_in, active_out in ((4, 3), (6, 8), (6, 5), (4, 3)):
+        layer.set_active(active_in, active_out)
+        inputs = torch.rand(3, active_in, 5, 5, dtype=layer.weight.dtype)
+        for view in inputs.split([2, 1]):
+            output = layer(view)
+            expected = nn.functional.conv2d(
+                view, twin.weight[:active_out, :active_in],
+                twin.bias[:active_out])
+            assert torch.allclose(output, expected)
+            for each in (output, expected):
+                each.square().sum().backward()
+    for ours, theirs in zip(layer.parameters(), twin.parameters()):
+        assert torch.allclose(ours.grad, theirs.grad)
+        assert ours.grad.stride() == ours.stride()
+
+
+def test_gradients_may_be_dropped_between_forward_and_backward():
+    layer = SlimmableLinear(6, 8)
+    layer.set_active(4, 3)
+    layer(torch.ones(1, 4)).sum().backward()
+    loss = layer(torch.ones(1, 4)).sum()
+    layer.zero_grad(set_to_none=True)
+    loss.backward()
+    assert torch.equal(layer.weight.grad[:3, :4], torch.ones(3, 4))
+    assert layer.weight.grad.sum() == 12
+
+
+def test_a_layer_used_as_a_whole_is_the_plain_one():
+    for layer in (SlimmableConv2d(6, 8, 3), SlimmableLinear(6, 8)):
+        weight, bias = layer.active_parameters()
+        assert weight is layer.weight and bias is layer.bias
 
 
 @pytest.mark.parametrize('layer, channels', [

@@ -44,6 +44,41 @@ def test_gradients_touch_the_active_slice_and_nothing_else(depth):
                for mask in masks.values()) == family.params(subnet)
 
 
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('mixed', [False, True])
+def test_gradients_are_those_of_the_plain_network(with_cp, mixed):
+    """Where the supernet has gradients already, as in a training step."""
+    torch.manual_seed(0)
+    family = make_family(50)
+    backbone = SlimmableResNet(family, with_cp=with_cp)
+
+    def train(network):
+        images = torch.rand(4, 3, 32, 32)
+        with torch.autocast('cpu', torch.bfloat16, enabled=mixed):
+            output = network(images)[-1]
+        output.float().square().mean().backward()
+
+    train(backbone)
+    for subnet in family.desired.values():
+        plain = slim(backbone, subnet)
+        plain.train()
+        before = {n: p.grad.clone() for n, p in backbone.named_parameters()}
+        for network in (plain, backbone):
+            torch.manual_seed(1)
+            with activate(subnet, backbone):
+                train(network)
+        expected = dict(plain.named_parameters())
+        for name, parameter in backbone.named_parameters():
+            added = parameter.grad - before[name]
+            if name in expected:
+                grad = expected[name].grad
+                part = added[tuple(map(slice, grad.shape))]
+                scale = grad.abs().max()
+                assert (part - grad).abs().max() <= 1e-3 * scale, name
+                part.zero_()
+            assert added.abs().max() == 0, name
+
+
 @pytest.mark.parametrize('depth', [18, 34, 50, 101])
 def test_the_full_network_is_mmselfsups_resnet(depth):
     torch.manual_seed(0)

@@ -83,13 +83,17 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             ValueError: If the layer has fewer channels.
         """
         check_channels(self, 'input', num_features, self.num_features)
-        self.active_features = num_features
-        self.active_subnet = subnet
-        self.private_index = private_index
+        # As SlimmableWeight.set_active does.
+        self.__dict__.update(
+            active_features=num_features,
+            active_subnet=subnet,
+            private_index=private_index)
 
     def _active(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.num_private:
             tensor = tensor[self.private_index]
+        if self.active_features == self.num_features:
+            return tensor
         return tensor[:self.active_features]
 
     @property

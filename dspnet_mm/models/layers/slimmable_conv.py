@@ -31,4 +31,9 @@ class SlimmableConv2d(SlimmableWeight, nn.Conv2d):
         Returns:
             Tensor: Shape (N, active_out, H', W').
         """
-        return self._conv_forward(inputs, *self.active_parameters())
+        weight, bias = self.active_parameters()
+        if weight is not self.weight:
+            # Made dense once; PyTorch would do so here and in the backward
+            # pass. The memory format stays what it is.
+            weight = weight.clone()
+        return self._conv_forward(inputs, weight, bias)

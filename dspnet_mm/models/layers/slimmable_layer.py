@@ -3,6 +3,7 @@ from typing import Dict, Optional, Tuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 class SlimmableLayer:
@@ -46,14 +47,18 @@ class SlimmableWeight(SlimmableLayer):
         Raises:
             ValueError: If the layer has fewer.
         """
-        check_channels(self, 'output', out_channels, self.weight.shape[0])
-        check_channels(self, 'input', in_channels, self.weight.shape[1])
-        self.active_in, self.active_out = in_channels, out_channels
+        most_out, most_in = self.weight.shape[:2]
+        check_channels(self, 'output', out_channels, most_out)
+        check_channels(self, 'input', in_channels, most_in)
+        # nn.Module's own way of setting an attribute takes longer than all
+        # else here, and an activation sets some hundreds.
+        self.__dict__.update(active_in=in_channels, active_out=out_channels)
 
     def active_parameters(self) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Views of the weight and the bias."""
-        weight = self.weight[:self.active_out, :self.active_in]
-        bias = None if self.bias is None else self.bias[:self.active_out]
+        weight = first_channels(self.weight, self.active_out, self.active_in)
+        bias = None if self.bias is None else first_channels(
+            self.bias, self.active_out)
         return weight, bias
 
     def plain_state(self) -> Dict[str, torch.Tensor]:
@@ -64,6 +69,52 @@ class SlimmableWeight(SlimmableLayer):
         if bias is not None:
             state['bias'] = bias.detach().clone()
         return state
+
+
+class _FirstChannels(torch.autograd.Function):
+    """A slice whose gradient is added to the parameter's own."""
+
+    @staticmethod
+    def forward(ctx, parameter: nn.Parameter,
+                index: Tuple[slice, ...]) -> torch.Tensor:
+        ctx.parameter, ctx.index = parameter, index
+        return parameter[index]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: torch.Tensor) -> Tuple[None, None]:
+        parameter = ctx.parameter
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad[ctx.index].add_(grad)
+        return None, None
+
+
+def first_channels(parameter: torch.Tensor, *channels: int) -> torch.Tensor:
+    """The first channels of a parameter, along its first dimensions.
+
+    The gradient of an ordinary slice is as large as the parameter and zero
+    outside of the slice. Making one for each layer and adding it up would
+    cost a small sub-network more than its own weights do. Here, a backward
+    pass adds to the slice of ``parameter.grad``. So ``torch.autograd.grad``,
+    which leaves ``.grad`` alone, cannot be asked about such a parameter.
+    A parameter with hooks gets an ordinary slice, as hooks see gradients.
+
+    Args:
+        parameter (Tensor): The parameter.
+        *channels (int): How many channels to use along each dimension.
+
+    Returns:
+        Tensor: A view, or the parameter itself where all of it is used.
+    """
+    if parameter.shape[:len(channels)] == channels:
+        return parameter
+    index = tuple(map(slice, channels))
+    # What is no leaf, as under a parametrization, has no .grad to add to.
+    if torch.is_grad_enabled() and parameter.requires_grad \
+            and parameter.is_leaf and not parameter._backward_hooks:
+        return _FirstChannels.apply(parameter, index)
+    return parameter[index]
 
 
 def check_channels(layer: nn.Module, what: str, channels: int,

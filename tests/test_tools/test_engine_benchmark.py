@@ -1,0 +1,80 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+
+import pytest
+from conftest import ROOT, run_tool
+
+TOOL = os.path.join('benchmarks', 'engine.py')
+RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results', 'engine.json')
+
+
+def measure(path, *args):
+    """Run the tool where all is tiny, and read what it writes."""
+    done = run_tool(TOOL, '--quick', '--repeats', 1, '--out', path, *args)
+    assert done.returncode == 0, done.stderr
+    with open(path) as file:
+        return json.load(file), done
+
+
+def test_figures_stand_beside_their_bounds(tmp_path):
+    report, done = measure(tmp_path / 'engine.json', '--only',
+                           'reductions_per_step')
+    figure = report['figures'].pop('reductions_per_step')
+    assert not report['figures']
+    assert figure['value'] == 1 and figure['met'] is True
+    steps = [
+        step for rank in figure['bytes_by_process_and_step'] for step in rank
+    ]
+    assert len(steps) == 6 and len(set(map(tuple, steps))) == 1
+    assert figure['command'].startswith('python tools/benchmarks/engine.py')
+    assert figure['repeats'] == 1
+    assert report['quick'] is True and report['threads'] == 1
+    assert report['seeds'] == [0] and report['versions']['torch']
+    rows = [line for line in done.stdout.splitlines() if line[:1] == '|']
+    assert len(rows) == 3
+    assert rows[2].split() == '| reductions_per_step | 1 | = 1 | yes |'.split()
+
+
+def test_parts_are_measured_anew_one_by_one(tmp_path):
+    path = tmp_path / 'engine.json'
+    first, _ = measure(path, '--only', 'activation_ms')
+    first['figures']['reductions_per_step'] = dict(
+        value=2, bound='= 1', met=False)
+    path.write_text(json.dumps(first))
+    second, done = measure(path, '--only', 'activation_ms')
+    assert second['figures']['reductions_per_step']['value'] == 2
+    assert second['figures']['activation_ms']['samples_ms'] != \
+        first['figures']['activation_ms']['samples_ms']
+    assert done.stdout.count('| no ') == 1
+
+    first['versions']['torch'] = '0.4.1'
+    path.write_text(json.dumps(first))
+    done = run_tool(TOOL, '--quick', '--out', path, '--only', 'activation_ms')
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1
+    assert 'torch 0.4.1' in done.stderr and 'without --only' in done.stderr
+    assert json.loads(path.read_text()) == first
+
+
+@pytest.mark.parametrize('arguments, complaint', [
+    (['--quick'], 'give another file'),
+    (['--repeats', '0'], 'at least 1'),
+    (['--device', 'abacus'], "'abacus' cannot be used"),
+    (['--only', 'activation_ms', '--out', __file__], 'holds no figures'),
+])
+def test_what_cannot_be_measured_is_refused(arguments, complaint):
+    done = run_tool(TOOL, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count('\n') == 1 and complaint in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.slow
+def test_every_figure_is_measured(tmp_path):
+    report, _ = measure(tmp_path / 'engine.json')
+    figures = report['figures']
+    assert all(figure['value'] > 0 for figure in figures.values())
+    # Each desired network of both families.
+    assert len(figures['subnet_overhead_max']['parts']) == 8
+    assert len(figures['step_ratio_to_byol']['parts']) == 2

@@ -1,0 +1,444 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Measure what a training step costs, each figure beside its bound.
+
+Both sides of a comparison run in turn, in one process, on one thread, with
+weights and images alike; what counts is the median of the ratios of
+neighbours. On a CPU the process's own seconds are taken, so that other work
+on the machine matters little.
+"""
+import argparse
+import json
+import multiprocessing
+import operator
+import os
+import re
+import shlex
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
+from functools import partial
+from statistics import median
+from typing import Callable, Dict, List, NamedTuple
+from unittest import mock
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+from mmselfsup.models.algorithms import BYOL
+from mmselfsup.registry import MODELS
+from mmselfsup.structures import SelfSupDataSample
+from torch import nn
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.device import check_device
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.models import DSPNet, activate
+from dspnet_mm.slimming import plain_backbone_cfg, slim
+from dspnet_mm.versions import versions
+
+ROOT = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NAME = 'tools/benchmarks/engine.py'
+OUT = os.path.join(ROOT, 'tools', 'benchmarks', 'results', 'engine.json')
+# The configs whose families are measured.
+SMALL = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
+LARGE = 'dspnet_resnet50_8xb128-accum4-coslr-200e_in1k'
+SEED = 0
+THREADS = 1
+RELATIONS = {'<': operator.lt, '<=': operator.le, '=': operator.eq}
+
+
+class Options(NamedTuple):
+    """How to measure; also what each process that is started gets."""
+    repeats: int
+    device: str
+    quick: bool
+
+
+def read_config(config: str, options: Options) -> dict:
+    """A config's model with the supernet alone, without augmentations."""
+    init_default_scope('mmselfsup')
+    path = os.path.join(ROOT, 'configs', 'dspnet', f'{config}.py')
+    cfg = Config.fromfile(path).model
+    # What it is compared with has neither: views are made elsewhere, and
+    # PyTorch's memory format is the default one.
+    cfg.channels_last = False
+    for key in ('type', 'views'):
+        cfg.data_preprocessor.pop(key, None)
+    cfg.sampler = dict(type='FixedSampler')
+    if options.quick:
+        cfg.family.update(base_channels=8, input_size=32)
+        cfg.neck.hid_channels = cfg.head.predictor.hid_channels = 32
+    return cfg
+
+
+def build(cfg: dict, options: Options) -> nn.Module:
+    """A model in training mode, its weights drawn from the seed."""
+    torch.manual_seed(SEED)
+    return MODELS.build(cfg).to(options.device).train()
+
+
+def sandwich(number: int) -> dict:
+    """The sampler that draws so many sub-networks."""
+    return dict(type='SandwichSampler', num_random=number - 2, desired_prob=0.)
+
+
+def images(cfg: dict, batch: int, options: Options) -> torch.Tensor:
+    """Random images, as a data loader gives them."""
+    batch = 4 if options.quick else batch
+    size = cfg.family.input_size
+    return 255 * torch.rand(batch, 3, size, size, device=options.device)
+
+
+def stepper(model: nn.Module, cfg: dict, batch: int,
+            options: Options) -> Callable:
+    """What trains a model for a step, always on the same batch."""
+    views = [images(cfg, batch, options) for _ in range(2)]
+    samples = [SelfSupDataSample() for _ in views[0]]
+    data = dict(inputs=views, data_samples=samples)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    wrapper = OptimWrapper(optimizer)
+    return lambda: model.train_step(data, wrapper)
+
+
+def seconds(action: Callable, options: Options) -> float:
+    """What an action takes: the process's time on a CPU, else the clock's."""
+    if options.device == 'cpu':
+        start = time.process_time()
+        action()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    action()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def paired(ours: Callable, theirs: Callable, options: Options) -> dict:
+    """The median ratio of two actions, and what it is made of."""
+    for action in (ours, theirs):
+        action()
+    samples: Dict[str, List[float]] = dict(ours_s=[], theirs_s=[])
+    for _ in range(options.repeats):
+        # In this order, neither gains by going first, nor by a drift.
+        times = [
+            seconds(action, options) for action in (ours, theirs, theirs, ours)
+        ]
+        samples['ours_s'].append(times[0] + times[3])
+        samples['theirs_s'].append(times[1] + times[2])
+    return ratio(samples)
+
+
+def ratio(samples: Dict[str, list]) -> dict:
+    """The median ratio of ours to theirs."""
+    ratios = [ours / theirs for ours, theirs in zip(*samples.values())]
+    return dict(value=median(ratios), ratios=ratios, **samples)
+
+
+def largest(parts: Dict[str, dict]) -> dict:
+    """Several parts, of which the largest stands for all."""
+    return dict(
+        value=max(part['value'] for part in parts.values()), parts=parts)
+
+
+def fresh_processes(number: int) -> ProcessPoolExecutor:
+    """Processes that share nothing with this one but its environment."""
+    return ProcessPoolExecutor(number, multiprocessing.get_context('spawn'))
+
+
+def resident_bytes(key: str) -> int:
+    """This process's memory as Linux counts it: VmRSS now, VmHWM at most."""
+    with open('/proc/self/status') as file:
+        return 1024 * int(re.search(rf'{key}:\s*(\d+) kB', file.read())[1])
+
+
+def peak_bytes(sampler: dict, batch: int, options: Options) -> int:
+    """How far training steps raise the memory above the model and batch."""
+    torch.set_num_threads(THREADS)
+    cfg = read_config(SMALL, options)
+    cfg.sampler = sampler
+    step = stepper(build(cfg, options), cfg, batch, options)
+    if options.device == 'cpu':
+        before = resident_bytes('VmRSS')
+        with open('/proc/self/clear_refs', 'w') as file:
+            file.write('5')  # VmHWM starts anew.
+    else:
+        before = torch.cuda.memory_allocated()
+    for _ in range(3):
+        step()
+    if options.device == 'cpu':
+        return resident_bytes('VmHWM') - before
+    return torch.cuda.max_memory_allocated() - before
+
+
+def peak_memory_ratio(options: Options, number: int, batch: int = 128) -> dict:
+    """Steps with some sub-networks against steps with the supernet alone."""
+    samplers = dict(
+        ours_bytes=sandwich(number), theirs_bytes=dict(type='FixedSampler'))
+    samples: Dict[str, List[int]] = {key: [] for key in samplers}
+    # What is freed goes back at once, so that no holes in the heap count.
+    with mock.patch.dict(
+            os.environ,
+            MALLOC_MMAP_THRESHOLD_='65536',
+            MALLOC_TRIM_THRESHOLD_='65536'):
+        # Memory hardly varies, and a process takes long to start.
+        for _ in range(min(options.repeats, 3)):
+            for key, sampler in samplers.items():
+                with fresh_processes(1) as pool:
+                    measured = pool.submit(peak_bytes, sampler, batch, options)
+                    samples[key].append(measured.result())
+    return dict(batch=batch, **ratio(samples))
+
+
+def subnet_overhead(options: Options) -> dict:
+    """Passes of each DN in the supernet against those of its plain network.
+
+    As in a step, behind the supernet's own pass: the gradients of all
+    weights exist, and each pass adds to them.
+    """
+    parts = {}
+    # With fewer than 16 images and one thread, PyTorch does without oneDNN.
+    for config, batch in ((LARGE, 16), (SMALL, 256)):
+        cfg = read_config(config, options)
+        supernet = build(cfg, options).backbone
+        inputs = images(cfg, batch, options) / 255
+
+        def train(network: nn.Module, inputs: torch.Tensor = inputs) -> None:
+            network(inputs)[-1].mean().backward()
+
+        train(supernet)
+        for name, subnet in supernet.family.desired.items():
+            plain = slim(supernet, subnet).to(options.device)
+            plain.train()
+            with activate(subnet, supernet):
+                measured = paired(
+                    partial(train, supernet), partial(train, plain), options)
+            parts[f'{config}: {name}'] = dict(batch=batch, **measured)
+            progress(f'{name}: {measured["value"]:.3f}')
+    return largest(parts)
+
+
+def activation(options: Options) -> dict:
+    """Milliseconds to activate a sub-network and to go back, of the process.
+
+    On the supernet's backbone, projector and predictor; each time another DN.
+    """
+    model = build(read_config(LARGE, options), options)
+    samples = []
+    for subnet in [*model.family.desired.values()] * 20 * options.repeats:
+        start = time.process_time()
+        with activate(subnet, *model.slimmable_networks):
+            pass
+        samples.append(1000 * (time.process_time() - start))
+    return dict(value=median(samples), samples_ms=samples)
+
+
+def byol(cfg: dict, model: DSPNet) -> BYOL:
+    """MMSelfSup's own BYOL, with a supernet's networks as plain ones.
+
+    Its backbone is MMSelfSup's ResNet. Where images are small it is
+    SlimResNet: MMClassification's ResNet, of which MMSelfSup's is made, with
+    the small stem that neither has.
+    """
+
+    def plain(neck: dict, slimmable: nn.Module) -> dict:
+        neck = {key: neck[key] for key in neck if key != 'slim_input'}
+        return dict(
+            neck,
+            type='NonLinearNeck',
+            in_channels=slimmable.fc0.in_features,
+            norm_cfg=dict(type='BN1d'))
+
+    family = model.family
+    twin = BYOL(
+        backbone=plain_backbone_cfg(family, family.full),
+        neck=plain(cfg.neck, model.neck),
+        head=dict(
+            cfg.head,
+            predictor=plain(cfg.head.predictor, model.head.predictor)),
+        base_momentum=cfg.base_momentum,
+        data_preprocessor=cfg.data_preprocessor)
+    # All but the target network's, which it copies in its first step.
+    twin.load_state_dict(model.state_dict(), strict=False)
+    return twin
+
+
+def step_ratio_to_byol(options: Options) -> dict:
+    """A step of the supernet alone against one of MMSelfSup's BYOL."""
+    # BYOL's momentum asks for it.
+    hub = MessageHub.get_instance('engine')
+    hub.update_info('max_iters', 10**6)
+    parts = {}
+    for config, batch in ((LARGE, 4), (SMALL, 64)):
+        cfg = read_config(config, options)
+        model = build(cfg, options)
+        twin = byol(cfg, model).to(options.device).train()
+        ours, theirs = (
+            stepper(each, cfg, batch, options) for each in (model, twin))
+        parts[config] = dict(batch=batch, **paired(ours, theirs, options))
+        progress(f'{config}: {parts[config]["value"]:.3f}')
+    return largest(parts)
+
+
+def reduced_bytes(rank: int, folder: str, options: Options) -> List[List[int]]:
+    """The sizes of all reductions in each of three steps of a process."""
+    torch.set_num_threads(THREADS)
+    torch.distributed.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/rendezvous',
+        timeout=timedelta(minutes=2),
+        rank=rank,
+        world_size=2)
+    cfg = read_config(SMALL, options)
+    cfg.update(sync_bn=False, sampler=sandwich(3))
+    step = stepper(build(cfg, options), cfg, 8, options)
+    steps: List[List[int]] = []
+    all_reduce = torch.distributed.all_reduce
+
+    def counted(tensor: torch.Tensor, *args, **kwargs):
+        steps[-1].append(tensor.numel() * tensor.element_size())
+        return all_reduce(tensor, *args, **kwargs)
+
+    torch.distributed.all_reduce = counted
+    for _ in range(3):
+        steps.append([])
+        step()
+    torch.distributed.destroy_process_group()
+    return steps
+
+
+def reductions_per_step(options: Options) -> dict:
+    """Reductions over two processes in a step with three sub-networks."""
+    options = options._replace(device='cpu')
+    with tempfile.TemporaryDirectory() as folder, fresh_processes(2) as pool:
+        ranks = [
+            pool.submit(reduced_bytes, rank, folder, options)
+            for rank in range(2)
+        ]
+        sizes = [rank.result() for rank in ranks]
+    return dict(
+        value=max(len(step) for rank in sizes for step in rank),
+        bytes_by_process_and_step=sizes)
+
+
+# What is measured, and what its value has to be.
+FIGURES = {
+    'peak_memory_ratio_n3': (partial(peak_memory_ratio, number=3), '<=', 1.1),
+    'peak_memory_ratio_n8': (partial(peak_memory_ratio, number=8), '<=', 1.1),
+    'subnet_overhead_max': (subnet_overhead, '<=', 1.05),
+    'activation_ms': (activation, '<', 1),
+    'step_ratio_to_byol': (step_ratio_to_byol, '<=', 1),
+    'reductions_per_step': (reductions_per_step, '=', 1),
+}
+
+
+def kept_figures(path: str, setting: dict) -> Dict[str, dict]:
+    """What was measured before, in the same setting."""
+    if not os.path.exists(path):
+        return {}
+    try:
+        with open(path) as file:
+            old = json.load(file)
+        figures, old_versions = old['figures'], old['versions']
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path} holds no figures ({error}): give another '
+                         'file with --out')
+    # The versions first, as the message then names the one that differs.
+    for was, now in ((old_versions, setting['versions']), (old, setting)):
+        for key, value in now.items():
+            if was.get(key) != value:
+                raise InputError(
+                    f'{path} was measured with {key} {was.get(key)}, now it '
+                    f'is {value}: measure all figures, without --only, or '
+                    'give another file with --out')
+    return figures
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        choices=FIGURES,
+        metavar='NAME',
+        help='measure these anew and keep the others of the file, which has '
+        'to be of the same versions: ' + ', '.join(FIGURES))
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=7,
+        help='pairs to take the median of (default: %(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute (default: %(default)s)')
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='tiny networks and few images: shows that it works, and says '
+        'nothing of the figures')
+    parser.add_argument(
+        '--out',
+        default=OUT,
+        metavar='FIGURES.json',
+        help='where to write (default: %(default)s)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.repeats < 1:
+        raise InputError(f'--repeats {args.repeats} is not allowed: give at '
+                         'least 1')
+    check_device(args.device)
+    check_writable(args.out)
+    if args.quick and os.path.realpath(args.out) == os.path.realpath(OUT):
+        raise InputError('--quick figures are none: give another file than '
+                         'the results with --out')
+    setting = dict(
+        versions=versions(),
+        device=args.device,
+        threads=THREADS,
+        seeds=[SEED],
+        quick=args.quick)
+    # Whatever is started computes on one thread, too.
+    os.environ['OMP_NUM_THREADS'] = str(THREADS)
+    torch.set_num_threads(THREADS)
+    command = shlex.join(['python', NAME, *sys.argv[1:]])
+    figures = kept_figures(args.out, setting) if args.only else {}
+    for name in args.only or FIGURES:
+        progress(f'{name} ...')
+        measure, relation, bound = FIGURES[name]
+        measured = measure(Options(args.repeats, args.device, args.quick))
+        figures[name] = dict(
+            measured,
+            bound=f'{relation} {bound:g}',
+            met=RELATIONS[relation](measured['value'], bound),
+            repeats=args.repeats,
+            command=command)
+    figures = {name: figures[name] for name in FIGURES if name in figures}
+    report = dict(figures=figures, **setting, command=command)
+    with whole_file(args.out) as temporary, open(temporary, 'w') as file:
+        json.dump(report, file, indent=2)
+        file.write('\n')
+    print(
+        markdown_table(('figure', 'value', 'bound', 'met?'),
+                       [(name, f'{figure["value"]:.4g}', figure['bound'],
+                         'yes' if figure['met'] else 'no')
+                        for name, figure in figures.items()]))
+    print(f'figures: {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)
