@@ -40,6 +40,7 @@ def mim_train(config, folder, *args, pythonpath=None):
     return output
 
 
+@pytest.mark.smoke
 def test_mim_train_runs_from_the_projects_root(tmp_path):
     output = mim_train(
         os.path.relpath(DIGITS_CONFIG, ROOT), ROOT, '--work-dir',
@@ -97,6 +98,7 @@ def still(dataset_cfg):
     ]
 
 
+@pytest.mark.smoke
 def test_two_epochs_and_resume_and_two_are_four_bit_by_bit(tmp_path):
     states = []
     for name in ('whole', 'resumed'):
