@@ -7,6 +7,7 @@ directory from the second part of the config's path (so every config sets
 ``work_dir``), and CosineEMA fails outside of a runner and copies buffers by
 their order (so ``SupernetAlgorithm`` averages by itself).
 """
+import inspect
 from importlib import metadata
 from typing import Dict, Optional
 
@@ -183,6 +184,17 @@ def mend_cpu_amp() -> None:
     # It asks in the constructor alone.
     amp_optimizer_wrapper.is_cuda_available = lambda: True
     amp_optimizer_wrapper.GradScaler = NoScaler
+
+
+def onnx_export_kwargs() -> Dict[str, bool]:
+    """Choose the ONNX exporter that works from PyTorch 2.0 on.
+
+    PyTorch >= 2.9 takes another one unless told not to, which needs a package
+    more (onnxscript) and knows neither opset 13 nor ``dynamic_axes``.
+    """
+    import torch
+    known = inspect.signature(torch.onnx.export).parameters
+    return dict(dynamo=False) if 'dynamo' in known else {}
 
 
 def apply() -> None:

@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import importlib
 import io
 import os
 import runpy
@@ -37,6 +38,19 @@ class RunsCode:
 
     def __reduce__(self):
         return self.call
+
+
+def pytest_runtest_setup(item):
+    for marker in item.iter_markers('needs'):
+        for name in marker.args:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                complaint = f'needs {name}: {error}'
+                # Set where tools/test.sh has put everything into place.
+                if os.environ.get('DSPNET_MM_TEST_ALL'):
+                    pytest.fail(complaint)
+                pytest.skip(complaint)
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +134,20 @@ def digits_cfg(work_dir, epochs=1, images=96, **kwargs):
     cfg.experiment_name = cfg.visualizer.name = f'test-{uuid.uuid4()}'
     cfg.merge_from_dict(kwargs)
     return cfg
+
+
+# The toolboxes that exports are for, each with its registry.
+TOOLBOXES = [
+    'mmcls',
+    pytest.param('mmdet', marks=pytest.mark.needs('mmdet', 'mmcv.ops')),
+    pytest.param('mmseg', marks=pytest.mark.needs('mmseg', 'mmcv.ops'))
+]
+
+
+def toolbox_models(name):
+    """The registry of a toolbox's networks, made the current scope."""
+    init_default_scope(name)
+    return importlib.import_module(f'{name}.registry').MODELS
 
 
 def train(cfg):

@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 
 from dspnet_mm import compat
 
+pytestmark = pytest.mark.smoke
+
 
 def test_upstreams_training_loop_is_found():
     for registry in (LOOPS, RUNNERS, RUNNER_CONSTRUCTORS):

@@ -24,6 +24,7 @@ def test_there_are_configs():
     assert len(CONFIGS) >= 4
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('path', CONFIGS, ids=NAMES)
 def test_a_config_parses_builds_and_trains_a_step(path, tmp_path):
     torch.manual_seed(0)

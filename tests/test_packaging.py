@@ -17,6 +17,7 @@ import time
 import zipfile
 from collections import Counter
 
+import conftest
 import pytest
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -217,10 +218,16 @@ def test_a_missing_part_of_mim_is_an_error(tree):
         run_python(tree, 'setup.py', 'bdist_wheel')
 
 
-def test_requirements_agree():
+@pytest.mark.parametrize('stack', ['reference', 'modern'])
+def test_requirements_agree(stack):
     """Each version is written once, or the same everywhere."""
+    folder = osp.join(ROOT, 'requirements')
+    files = {name: osp.join(folder, name) for name in os.listdir(folder)}
+    own = files.pop('modern')
+    if stack == 'modern':
+        files.update({name: osp.join(own, name) for name in os.listdir(own)})
     pins = {}
-    for path in glob.glob(osp.join(ROOT, 'requirements', '*.txt')):
+    for path in files.values():
         with open(path, encoding='utf-8') as f:
             for line in f:
                 line = line.split('#')[0].strip()
@@ -245,8 +252,8 @@ def test_requirements_agree():
 
 # --- tools/environment.sh ----------------------------------------------------
 
-TOOLS = ('bash cat cksum cp date df env find getconf grep ls mkdir mv '
-         'rm sed sleep tail timeout touch').split()
+TOOLS = ('bash cat chmod cksum cp date df dirname env find getconf grep ls '
+         'mkdir mv rm sed sleep tail timeout touch').split()
 
 # Answers as an interpreter would, and notes what pip was asked for.
 FAKE_PYTHON = r'''#!/usr/bin/env bash
@@ -262,30 +269,34 @@ case "$1 $2" in
         case $* in
             *"${FAKE_FAIL:-nothing}"*) echo 'pip says why'; exit 1 ;;
             *"${FAKE_HANG:-nothing}"*) sleep "$FAKE_SECONDS" ;;
-            'uninstall -y mmcv') rm -f "$here/ops" ;;
+            'uninstall -y mmcv mmcv-lite') rm -f "$here/ops" ;;
             *--only-binary*)
                 [[ $FAKE_PREBUILT != works ]] || touch "$here/ops"
                 [[ -n $FAKE_PREBUILT ]] || exit 1 ;;
             *'-r requirements/mmcv.txt'*)
-                [[ $MMCV_WITH_OPS != 1 ]] || touch "$here/ops" ;;
+                [[ $MMCV_WITH_OPS != 1 ]] || touch "$here/ops"
+                [[ -z $CC ]] || "$CC" -std=c++14 -o a.out >>"$FAKE_LOG" ;;
         esac ;;
+    '-m pytest')
+        echo "pytest ${here#"$PWD"/} all=$DSPNET_MM_TEST_ALL: ${*:3}" \
+            >>"$FAKE_LOG"
+        [[ $* != *"${FAKE_FAIL:-nothing}"* ]] ;;
     '-c '*) [[ -e $here/ops ]] ;;
 esac
 '''
 STAGE_OF = {
-    '-r requirements/build.txt':
-    'build',
-    '-r requirements/torch.txt':
-    'torch',
-    '--only-binary mmcv':
-    'mmcv: prebuilt',
-    '-r requirements/mmcv.txt':
-    'mmcv',
-    '-r requirements/torch.txt -r requirements/mmcv.txt '
-    '-r requirements/runtime.txt':
+    '-r requirements/build.txt': 'build',
+    '-r requirements/torch.txt': 'torch',
+    '--only-binary mmcv': 'mmcv: prebuilt',
+    '-r requirements/mmcv.txt': 'mmcv',
+    '-r requirements/torch.txt -r requirements/runtime.txt': 'runtime',
+    '-r requirements/tests.txt': 'tests',
+    '-r requirements/modern/build.txt': 'build',
+    '-r requirements/modern/torch.txt': 'torch',
+    '-r requirements/modern/lite.txt': 'lite',
+    '-r requirements/modern/torch.txt -r requirements/modern/runtime.txt':
     'runtime',
-    '-r requirements/tests.txt':
-    'tests',
+    '-r requirements/modern/toolboxes.txt': 'toolboxes',
 }
 
 
@@ -321,21 +332,20 @@ class Machine:
     def take(self, name):
         (self.bin / name).unlink()
 
-    def start(self, *args, **env):
+    def start(self, *args, script='tools/environment.sh', **env):
         env = dict(
             PATH=str(self.bin),
             HOME=str(self.tree.parent),
             FAKE_LOG=str(self.log),
             FAKE_REAL=sys.executable,
             **env)
-        return subprocess.Popen(
-            [str(self.bin / 'bash'), 'tools/environment.sh', *args],
-            cwd=str(self.tree),
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
-            start_new_session=True)
+        return subprocess.Popen([str(self.bin / 'bash'), script, *args],
+                                cwd=str(self.tree),
+                                env=env,
+                                stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE,
+                                universal_newlines=True,
+                                start_new_session=True)
 
     def run(self, *args, **env):
         """Return exit code, standard output, standard error and the stages
@@ -537,7 +547,8 @@ def test_environment_keeps_what_is_not_its_own(machine):
     python = machine.tree / '.venv' / 'bin' / 'python'
     python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
-    code, _, err, _ = machine.run(FAKE_VERSION='3.12.1')
+    code, _, err, _ = machine.run(
+        FAKE_VERSION='3.12.1', FAKE_LACKS='is Python 3.12')
     assert code == 2 and 'did not make' in err and python.exists()
     assert machine.run()[3] == ALL + ['check']
 
@@ -552,11 +563,179 @@ def test_environment_is_built_by_one_run_at_a_time(machine):
     assert waited.endswith('Environment complete: .venv, Python 3.11.7.\n')
 
 
-@pytest.mark.parametrize('argument, code', [('--help', 0), ('--nonsense', 2)])
-def test_environment_arguments(machine, argument, code):
+@pytest.mark.parametrize('arguments, code, words', [
+    ('--help', 0, ''),
+    ('--nonsense', 2, "unknown argument '--nonsense'"),
+    ('--stack', 2, "unknown stack ''"),
+    ('--stack new', 2, "unknown stack 'new', give --stack reference or"),
+    ('--full', 2, 'add --stack modern'),
+    ('--full --stack reference', 2, 'leave --full out'),
+])
+def test_environment_arguments(machine, arguments, code, words):
     before = everything_under(str(machine.tree))
-    result, out, err, _ = machine.run(argument)
+    result, out, err, _ = machine.run(*arguments.split())
     assert result == code
     assert ('bash tools/environment.sh' in out) == (code == 0)
     assert err.count('\n') == (code != 0)
+    assert words in err
     assert everything_under(str(machine.tree)) == before
+
+
+# --- The modern stack --------------------------------------------------------
+
+MODERN = '--stack', 'modern'
+PYTHON_312 = FAKE_PYTHON.replace('3.11.7', '3.12.1')
+
+
+@pytest.fixture
+def modern_machine(machine):
+    machine.give('python3.12', PYTHON_312)
+    return machine
+
+
+def test_modern_needs_no_compiler_and_leaves_the_reference_alone(
+        modern_machine):
+    modern_machine.take('c++')
+    code, out, err, stages = modern_machine.run(*MODERN)
+    assert (code, err) == (0, '')
+    assert stages == ['build', 'torch', 'lite', 'runtime', 'project', 'check']
+    assert out.endswith('Environment ready: .venv-modern, Python 3.12.1.\n')
+    pip = modern_machine.log.read_text()
+    for name in ('modern/torch', 'modern/constraints', 'mmcv', 'tests'):
+        assert re.search(rf'-c \S+/requirements/{name}\.txt', pip), name
+    assert '/requirements/torch.txt' not in pip
+    assert (modern_machine.tree / '.venv-modern' / 'environment.log').exists()
+    assert not (modern_machine.tree / '.venv').exists()
+    assert modern_machine.run(*MODERN, '--tests')[3] == ['tests', 'check']
+    assert modern_machine.run(*MODERN)[3] == []
+
+
+def test_modern_full_replaces_mmcv_by_a_compiled_one(modern_machine):
+    modern_machine.give('c++', '#!/bin/sh\necho compiler "$@"\n')
+    modern_machine.run(*MODERN)
+    code, _, err, stages = modern_machine.run(*MODERN, '--full')
+    assert (code, err) == (0, '')
+    # OpenMMLab has nothing prebuilt for this torch, so nothing is looked for.
+    assert stages == ['mmcv', 'toolboxes', 'check']
+    pip = modern_machine.log.read_text()
+    assert pip.index('uninstall -y mmcv mmcv-lite') < pip.index('compiler')
+    assert 'compiler -std=c++17 -o a.out\n' in pip
+    assert modern_machine.run(*MODERN, '--full')[3] == []
+    # What is there serves those who ask for less, and is not taken away.
+    assert modern_machine.run(*MODERN)[3] == ['check']
+    assert 'mmcv-lite' not in modern_machine.log.read_text()
+    assert modern_machine.run(*MODERN)[3] == []
+
+
+def test_modern_goes_on_after_mmcv_failed_to_compile(modern_machine):
+    modern_machine.run(*MODERN)
+    fail = '-r requirements/mmcv.txt'
+    assert modern_machine.run(*MODERN, '--full', FAKE_FAIL=fail)[0] == 1
+    # Taken out for the other, so that it has to come back.
+    assert modern_machine.run(*MODERN)[3] == ['lite', 'check']
+
+
+def test_modern_follows_its_own_files(modern_machine):
+    modern_machine.run(*MODERN)
+    for name in ('requirements/runtime.txt', 'requirements/constraints.txt'):
+        with open(str(modern_machine.tree / name), 'a') as f:
+            f.write('# changed\n')
+    assert modern_machine.run(*MODERN)[3] == []
+    with open(str(modern_machine.tree / 'requirements/modern/lite.txt'),
+              'a') as f:
+        f.write('# changed\n')
+    assert modern_machine.run(*MODERN)[3] == ['lite', 'check']
+
+
+@pytest.mark.parametrize('change, arguments, words', [
+    (lambda m: m.take('python3.12'), (), ['no python3 on PATH', '3.12']),
+    (lambda m: m.take('c++'), ('--full', ), ['C++ compiler', 'C++17']),
+    (lambda m: m.give_disk(900), (),
+     ['found 900 MB free for', '.venv-modern', 'make .venv-modern a link']),
+])
+def test_modern_refuses_in_one_line(modern_machine, change, arguments, words):
+    change(modern_machine)
+    before = everything_under(str(modern_machine.tree))
+    code, out, err, stages = modern_machine.run(*MODERN, *arguments)
+    assert (code, out, stages) == (2, '', [])
+    assert err.count('\n') == 1 and err.startswith('tools/environment.sh: ')
+    for word in words:
+        assert word in err
+    assert everything_under(str(modern_machine.tree)) == before
+
+
+def test_an_interpreter_is_asked_for_its_own_version(machine):
+    version = sys.version_info[:2]
+    stack = 'modern' if version < (3, 12) else 'reference'
+    code, _, err, _ = machine.run('--stack', stack, PYTHON=sys.executable)
+    assert code == 2
+    assert 'is Python {}.{}'.format(*version) in err
+
+
+def test_an_interpreter_that_pyenv_hides_is_found(machine, tmp_path):
+    # What pyenv puts on PATH for versions that are not selected.
+    machine.give('python3.12', '#!/bin/sh\nexit 127\n')
+    hidden = tmp_path / 'pyenv' / 'versions' / '3.12.1' / 'bin'
+    hidden.mkdir(parents=True)
+    (hidden / 'python3.12').write_text(PYTHON_312)
+    (hidden / 'python3.12').chmod(0o755)
+    assert machine.run(*MODERN)[0] == 2
+    code, out, _, _ = machine.run(*MODERN, PYENV_ROOT=str(tmp_path / 'pyenv'))
+    assert code == 0 and 'Python 3.12.1' in out
+
+
+# --- tools/test.sh and .ci/run -----------------------------------------------
+
+
+def pytest_calls(machine):
+    return re.findall('^pytest (.*)$', machine.log.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize('arguments, call', [
+    ('', '.venv/bin all=1: -m not slow'),
+    ('--slow', '.venv/bin all=1: '),
+    ('--smoke', '.venv/bin all=1: -m smoke'),
+    ('-x -k mim', '.venv/bin all=1: -m not slow -x -k mim'),
+    ('--stack modern', '.venv-modern/bin all=: -m not slow'),
+    ('--stack modern --smoke', '.venv-modern/bin all=: -m smoke'),
+    ('--stack modern --full -x', '.venv-modern/bin all=1: -m not slow -x'),
+])
+def test_tests_are_chosen_by_the_arguments(modern_machine, arguments, call):
+    code, _, err, _ = modern_machine.run(
+        *arguments.split(), script='tools/test.sh')
+    assert (code, err) == (0, '')
+    assert pytest_calls(modern_machine) == [call]
+
+
+@pytest.mark.parametrize('arguments', ['--stack', '--stack new', '--full'])
+def test_tests_of_no_stack_are_refused(machine, arguments):
+    code, out, err, stages = machine.run(
+        *arguments.split(), script='tools/test.sh')
+    assert (code, out, stages) == (2, '', [])
+    assert err.count('\n') == 1
+
+
+@pytest.mark.parametrize('fail', ['', '-m not slow', '-m smoke'])
+def test_continuous_integration_tests_both_stacks(modern_machine, fail):
+    shutil.copytree(osp.join(ROOT, '.ci'), str(modern_machine.tree / '.ci'))
+    code, _, _, _ = modern_machine.run(script='.ci/run', FAKE_FAIL=fail)
+    assert (code == 0) == (fail == '')
+    assert pytest_calls(modern_machine) == [
+        '.venv/bin all=1: -m not slow', '.venv-modern/bin all=: -m smoke'
+    ]
+
+
+@pytest.mark.parametrize('test_all, outcome', [
+    ('', pytest.skip.Exception),
+    ('1', pytest.fail.Exception),
+])
+def test_a_missing_package_skips_or_fails(monkeypatch, test_all, outcome):
+
+    class Item:
+
+        def iter_markers(self, name):
+            return [getattr(pytest.mark, name)('json', 'nonesuch').mark]
+
+    monkeypatch.setenv('DSPNET_MM_TEST_ALL', test_all)
+    with pytest.raises(outcome, match="needs nonesuch: No module named"):
+        conftest.pytest_runtest_setup(Item())

@@ -81,6 +81,7 @@ def test_the_family_of_ones_own_builds(tmp_path):
     assert list(model.family.desired) == ['server', 'phone', 'watch']
 
 
+@pytest.mark.needs('mmdet', 'mmcv.ops')
 def test_a_toolbox_loads_what_was_exported(trained, tmp_path, monkeypatch):
     assert run_tool('slim_export.py', trained.config, trained.checkpoint,
                     '--out-dir',

@@ -48,6 +48,7 @@ def mim_train(config, folder, *args, pythonpath=None):
     return output
 
 
+@pytest.mark.smoke
 def test_mim_train_runs_from_the_projects_root(tmp_path):
     output = mim_train(
         os.path.relpath(DIGITS_CONFIG, ROOT), ROOT, '--work-dir',
@@ -117,7 +118,12 @@ RESUMES = dict(
     accumulated=(dict(by_epoch=False, interval=6), 'iter_6.pth'))
 
 
-@pytest.mark.parametrize('case', RESUMES)
+@pytest.mark.parametrize('case', [
+    pytest.param('iteration', marks=pytest.mark.smoke),
+    'epoch',
+    'last_of_an_epoch',
+    'accumulated',
+])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, case):
     """With random views, sub-networks and order, and workers that die."""
     checkpoint, name = RESUMES[case]

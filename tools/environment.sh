@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 #
-# Builds the environment that the reference results were made in: .venv in the
-# project's root. Run it again at any time: it goes on where it was stopped,
-# follows changed requirement files, and returns at once when nothing is left
-# to do.
+# Builds an environment in the project's root: .venv, the reference stack that
+# the results were made with, or .venv-modern, the newest PyTorch that works.
+# Run it again at any time: it goes on where it was stopped, follows changed
+# requirement files, and returns at once when nothing is left to do.
 #
-#   bash tools/environment.sh            everything that the README uses
-#   bash tools/environment.sh --tests    and what tools/test.sh needs
+#   bash tools/environment.sh                   everything that the README uses
+#   bash tools/environment.sh --stack modern    all but detection, segmentation
+#   bash tools/environment.sh --stack modern --full    with both, for which it
+#                                               compiles mmcv's ops (CPU only)
+#   --tests            with any of these: and what tools/test.sh needs
 #
-#   PYTHON=python3.9   the interpreter to use (CPython 3.8 to 3.11)
+#   PYTHON=python3.9   the interpreter to use (CPython 3.8 to 3.11; the modern
+#                      stack takes 3.12)
 #   CXX=clang++        the compiler for mmcv's ops
 #   MAX_JOBS=4         how many files of mmcv to compile at a time
 #   PIP_...            pip's own settings: index, proxy, cache
@@ -32,9 +36,17 @@ if ((BASH_VERSINFO[0] < 4)); then
         'run this script with it'
 fi
 
-with_tests=
-for argument in "$@"; do
-    case $argument in
+stack=reference full='' with_tests=''
+while (($#)); do
+    case $1 in
+        --stack)
+            stack=${2-}
+            [[ $stack == reference || $stack == modern ]] ||
+                refuse "unknown stack '$stack', give --stack reference or" \
+                    '--stack modern'
+            shift
+            ;;
+        --full) full=1 ;;
         --tests) with_tests=1 ;;
         -h | --help)
             while IFS= read -r line; do
@@ -45,16 +57,33 @@ for argument in "$@"; do
             done <"${BASH_SOURCE[0]}"
             exit 0
             ;;
-        *) refuse "unknown argument '$argument', knows --tests and --help" ;;
+        *) refuse "unknown argument '$1', knows --stack, --full, --tests and" \
+            '--help' ;;
     esac
+    shift
 done
+[[ -z $full || $stack == modern ]] ||
+    refuse 'found --full with the reference stack, which is always whole;' \
+        'leave --full out or add --stack modern'
 
 case ${BASH_SOURCE[0]} in
     */*) cd -- "${BASH_SOURCE[0]%/*}/.." ;;
     *) cd .. ;;
 esac
 root=$(pwd -P)
-venv=$root/.venv
+if [[ $stack == reference ]]; then
+    name=.venv
+    minors=(11 10 9 8)
+    pythons='3.8 to 3.11'
+    standard=14
+else
+    name=.venv-modern
+    minors=(12)
+    pythons='3.12'
+    # mmcv 2.0.1 sets C++14, which torch has refused since 2.1.
+    standard=17
+fi
+venv=$root/$name
 stamps=$venv/.stages
 log=$venv/environment.log
 python=$venv/bin/python
@@ -67,15 +96,28 @@ export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # Must say the same under every locale, as the log is read by its words.
 export LC_ALL=C
 
-stages=(venv build torch mmcv runtime)
+# The requirement files, all of whose pins hold at any time.
+parts=(build torch mmcv runtime tests constraints)
+if [[ $stack == reference ]]; then
+    stages=(venv build torch mmcv runtime)
+else
+    parts+=(lite toolboxes)
+    if [[ -n $full ]]; then
+        stages=(venv build torch mmcv runtime toolboxes)
+    else
+        stages=(venv build torch lite runtime)
+    fi
+fi
 [[ -n $with_tests ]] && stages+=(tests)
 stages+=(project check)
 
 declare -A title=(
     [venv]='virtual environment (seconds)'
     [build]='build tools (seconds)'
-    [torch]='torch and torchvision (2 to 10 minutes, a download of 2.3 GB)'
-    [mmcv]='mmcv with its ops (1 minute if prebuilt, else 6 on 2 cores)'
+    [torch]='torch and torchvision (2 to 10 minutes, a download of 2 GB)'
+    [lite]='mmcv without its ops (seconds)'
+    [mmcv]='mmcv with its ops (1 minute if prebuilt, else 6 to 20 on 2 cores)'
+    [toolboxes]='MMDetection and MMSegmentation (seconds)'
     [runtime]='the OpenMMLab packages and the rest (1 to 3 minutes)'
     [tests]='test requirements (seconds)'
     [project]='dspnet_mm itself, editable (seconds)'
@@ -87,12 +129,23 @@ declare -A follows=(
     [venv]=''
     [build]='build'
     [torch]='torch constraints'
+    [lite]='lite'
     [mmcv]='torch mmcv'
-    [runtime]='torch mmcv runtime constraints'
-    [tests]='torch mmcv runtime tests constraints'
+    [runtime]='torch runtime constraints'
+    [toolboxes]='torch runtime toolboxes constraints'
+    [tests]='torch runtime tests constraints'
     [project]='/setup.py /setup.cfg /dspnet_mm/version.py'
     [check]='build torch mmcv runtime tests constraints /setup.py'
 )
+
+# Both stacks share a file that the modern one has not got for itself.
+file_of() {
+    local file=requirements/$1.txt
+    if [[ $stack != reference && -e $root/requirements/$stack/$1.txt ]]; then
+        file=requirements/$stack/$1.txt
+    fi
+    echo "$file"
+}
 
 # --- What is there, and what is left to do -----------------------------------
 
@@ -104,7 +157,7 @@ import os, sys, sysconfig
 lacks = ""
 if sys.implementation.name != "cpython" or sys.maxsize < 2**32:
     lacks = "is not a 64-bit CPython"
-elif not (3, 8) <= sys.version_info[:2] <= (3, 11):
+elif "%d.%d" % sys.version_info[:2] not in sys.argv[1:]:
     lacks = "is Python %d.%d" % sys.version_info[:2]
 else:
     try:
@@ -117,13 +170,18 @@ else:
             lacks = "has no headers (Python.h)"
 print("@%d.%d.%d" % sys.version_info[:3])
 print("@" + lacks)
-' 2>/dev/null | sed -n 's/^@//p'
+' "${minors[@]/#/3.}" 2>/dev/null | sed -n 's/^@//p'
 }
 
 # Sets interpreter and interpreter_version, or refuses.
 find_interpreter() {
-    local candidates=(python3.11 python3.10 python3.9 python3.8 python3)
-    local found=() candidate answer version lacks
+    local candidates=("${minors[@]/#/python3.}" python3)
+    local found=() candidate answer version lacks minor
+    # What pyenv has, but does not put on PATH unless it is selected.
+    local pyenv=${PYENV_ROOT:-${HOME:-}/.pyenv}/versions
+    for minor in "${minors[@]}"; do
+        candidates+=("$pyenv/3.$minor".*/bin/"python3.$minor")
+    done
     [[ -n ${PYTHON:-} ]] && candidates=("$PYTHON")
     for candidate in "${candidates[@]}"; do
         if ! interpreter=$(type -P -- "$candidate"); then
@@ -147,7 +205,7 @@ find_interpreter() {
         list=$(printf ', %s' "${found[@]}")
         list=${list#, }
     fi
-    refuse "found no usable Python ($list); needs CPython 3.8 to 3.11 with" \
+    refuse "found no usable Python ($list); needs CPython $pythons with" \
         'venv, ensurepip and its headers; install one (Debian, Ubuntu:' \
         'python3 python3-venv python3-dev) or set PYTHON=/path/to/python'
 }
@@ -159,7 +217,7 @@ find_compiler() {
     for candidate in "${candidates[@]}"; do
         # Unquoted: CXX may be two words, such as "ccache g++".
         # shellcheck disable=SC2086
-        if $candidate -std=c++14 -fsyntax-only -x c++ - \
+        if $candidate -std=c++$standard -fsyntax-only -x c++ - \
             <<<'#include <vector>' >/dev/null 2>&1; then
             export CXX=$candidate
             # Python would link with gcc, which is then not there either.
@@ -172,8 +230,8 @@ find_compiler() {
     local list
     list=$(printf ', %s' "${candidates[@]}")
     refuse "found no working C++ compiler (tried ${list#, }); mmcv's ops need" \
-        'one that knows C++14; install one (Debian, Ubuntu: g++) or set' \
-        'CXX=/path/to/compiler'
+        "one that knows C++$standard; install one (Debian, Ubuntu: g++) or" \
+        'set CXX=/path/to/compiler'
 }
 
 # Prints the free megabytes, or nothing where they cannot be read.
@@ -186,28 +244,28 @@ free_space() {
     fi
 }
 
-# Measured: 5.3 GB in the end, and 6.7 GB while torch's wheels are unpacked
+# Measured: 5.5 GB in the end, and 6.7 GB while torch's wheels are unpacked
 # beside each other.
 check_disk() {
     local need=300 free
     if is_missing torch; then
         need=7000
-    elif is_missing mmcv || is_missing runtime; then
+    elif is_missing mmcv || is_missing lite || is_missing runtime; then
         need=2000
     fi
     free=$(free_space)
     if [[ -n $free ]] && ((free < need)); then
         refuse "found $free MB free for $venv, needs $need MB; free some" \
-            'space or make .venv a link to an empty directory on another disk'
+            "space or make $name a link to an empty directory on another disk"
     fi
 }
 
 key_of() {
-    local name files=()
-    for name in ${follows[$1]}; do
-        case $name in
-            /*) files+=("$root$name") ;;
-            *) files+=("$root/requirements/$name.txt") ;;
+    local part files=()
+    for part in ${follows[$1]}; do
+        case $part in
+            /*) files+=("$root$part") ;;
+            *) files+=("$root/$(file_of "$part")") ;;
         esac
     done
     printf '%s %s %s' "$root" "${venv_version%.*}" \
@@ -221,24 +279,22 @@ is_missing() {
 # Sets missing (the stages to run), venv_version, and rebuild (why an
 # environment that is there has to go). Changes nothing.
 plan() {
-    local stage answer
+    local stage answer lacks
     rebuild='' venv_version='' missing=("${stages[@]}")
     interpreter='' interpreter_version=''
     [[ -n ${PYTHON:-} ]] && find_interpreter
     if [[ -e $venv || -L $venv ]]; then
         answer=$(probe "$python") || answer=
-        venv_version=${answer%%$'\n'*}
+        { read -r venv_version && read -r lacks; } <<<"$answer" || true
         if [[ -z $answer ]]; then
             rebuild='its interpreter does not run'
         elif [[ ! -d $stamps ]]; then
             # Made by hand. Kept if it can serve, never thrown away.
-            case $venv_version in 3.8.* | 3.9.* | 3.10.* | 3.11.*) ;; *)
-                refuse "found a .venv of Python $venv_version that this" \
-                    'script did not make, needs Python 3.8 to 3.11; move it away'
-                ;;
-            esac
+            [[ $lacks != 'is '* ]] ||
+                refuse "found a $name of Python $venv_version that this" \
+                    "script did not make, needs Python $pythons; move it away"
             "$python" -m pip --version >/dev/null 2>&1 ||
-                refuse 'found a .venv without pip that this script did not' \
+                refuse "found a $name without pip that this script did not" \
                     'make, needs pip in it; move it away'
             missing=("${stages[@]:1}")
         elif [[ ! -e $stamps/venv ]]; then
@@ -271,7 +327,7 @@ plan() {
 
 finish_if_complete() {
     if ((${#missing[@]} == 0)); then
-        echo "Environment complete: .venv, Python $venv_version."
+        echo "Environment complete: $name, Python $venv_version."
         exit 0
     fi
 }
@@ -294,16 +350,16 @@ except BlockingIOError:
 # removed, two runs could hold two locks of the same name.
 take_lock() {
     local code=0
-    exec 9>>"$root/.venv.lock"
+    exec 9>>"$root/$name.lock"
     lock now || code=$?
     if ((code == 75)); then
-        echo 'Waiting for another run that is building .venv (process' \
-            "$(<"$root/.venv.lock")). Stop it, or let it finish."
+        echo "Waiting for another run that is building $name (process" \
+            "$(<"$root/$name.lock")). Stop it, or let it finish."
         lock
     elif ((code)); then
         exit "$code"
     fi
-    echo $$ >"$root/.venv.lock"
+    echo $$ >"$root/$name.lock"
 }
 
 # --- The stages --------------------------------------------------------------
@@ -320,9 +376,9 @@ pip() {
 
 # All pins constrain every call, so that no stage undoes another one's.
 install() {
-    local pins=() name
-    for name in build torch mmcv runtime tests constraints; do
-        pins+=(-c "$root/requirements/$name.txt")
+    local pins=() part
+    for part in "${parts[@]}"; do
+        pins+=(-c "$root/$(file_of "$part")")
     done
     # Packages that come as source are built with the setuptools pinned here;
     # isolated builds would fetch the newest, without pkg_resources.
@@ -350,17 +406,17 @@ stage_venv() {
 }
 
 stage_build() {
-    install -r requirements/build.txt
+    install -r "$(file_of build)"
 }
 
-# pip's cache would take another 2.3 GB, often of the same disk.
+# pip's cache would take another 2 GB, often of the same disk.
 stage_torch() {
     local options=() free
     free=$(free_space)
     if [[ -n $free ]] && ((free < 10000)); then
         options=(--no-cache-dir)
     fi
-    install ${options[@]+"${options[@]}"} -r requirements/torch.txt
+    install ${options[@]+"${options[@]}"} -r "$(file_of torch)"
 }
 
 mmcv_works() {
@@ -369,19 +425,28 @@ import mmcv, mmcv.ops
 assert mmcv.__version__ == '$mmcv_pin', mmcv.__version__"
 }
 
+# Both kinds: either would leave parts of itself under the other.
 drop_mmcv() {
-    pip uninstall -y mmcv
+    rm -f "$stamps/lite" "$stamps/mmcv"
+    pip uninstall -y mmcv mmcv-lite
+}
+
+stage_lite() {
+    mmcv_works && return
+    drop_mmcv
+    install -r "$(file_of lite)"
 }
 
 # Not built here, so only for a moment: where OpenMMLab's host is not to be
 # reached, compiling is the way, and must not wait for it.
 mmcv_prebuilt() {
     local build=cpu
+    [[ $stack == reference ]] || return
     has_gpu && build=cu117
     with_limit 120 "$python" -m pip install --no-deps --only-binary mmcv \
-        --retries 0 --timeout 8 -r requirements/mmcv.txt -f \
+        --retries 0 --timeout 8 -r "$(file_of mmcv)" -f \
         "https://download.openmmlab.com/mmcv/dist/$build/torch2.0.0/index.html" \
-        >>"$log" 2>&1 </dev/null && install -r requirements/mmcv.txt
+        >>"$log" 2>&1 </dev/null && install -r "$(file_of mmcv)"
 }
 
 has_gpu() {
@@ -404,13 +469,22 @@ compile_jobs() {
 
 mmcv_from_source() {
     local settings=(MMCV_WITH_OPS=1 MAX_JOBS="${MAX_JOBS:-$(compile_jobs)}")
-    if has_gpu && ! type -P nvcc >/dev/null && [[ -z ${CUDA_HOME:-} ]]; then
+    if [[ $stack == modern ]]; then
+        # CXX may be two words. CC, as distutils compiles C++ with that.
+        cat >"$venv/c++17" <<EOF && chmod +x "$venv/c++17" || return
+#!/usr/bin/env bash
+exec $CXX "\${@/#-std=c++14/-std=c++17}"
+EOF
+        settings+=(CXX="$venv/c++17" CC="$venv/c++17")
+        # nvcc would need the same, which has not been tried.
+        settings+=(CUDA_VISIBLE_DEVICES=)
+    elif has_gpu && ! type -P nvcc >/dev/null && [[ -z ${CUDA_HOME:-} ]]; then
         echo '    no CUDA compiler (nvcc): mmcv gets its CPU ops only'
         settings+=(CUDA_VISIBLE_DEVICES=)
     fi
     (
         export "${settings[@]}"
-        install -r requirements/mmcv.txt "$@"
+        install -r "$(file_of mmcv)" "$@"
     )
 }
 
@@ -428,12 +502,15 @@ stage_mmcv() {
 }
 
 stage_runtime() {
-    install -r requirements/torch.txt -r requirements/mmcv.txt \
-        -r requirements/runtime.txt
+    install -r "$(file_of torch)" -r "$(file_of runtime)"
+}
+
+stage_toolboxes() {
+    install -r "$(file_of toolboxes)"
 }
 
 stage_tests() {
-    install -r requirements/tests.txt
+    install -r "$(file_of tests)"
 }
 
 stage_project() {
@@ -462,7 +539,7 @@ run_stage() {
 
 # --- Main --------------------------------------------------------------------
 
-mmcv_pin=$(sed -n 's/^mmcv==\([0-9.a-z]*\).*/\1/p' requirements/mmcv.txt \
+mmcv_pin=$(sed -n 's/^mmcv==\([0-9.a-z]*\).*/\1/p' "$(file_of mmcv)" \
     2>/dev/null) || true
 
 plan
@@ -482,7 +559,7 @@ if [[ -z ${TMPDIR:-} ]]; then
     own_tmp=1
 fi
 if [[ -n $rebuild ]]; then
-    echo "Building .venv anew: $rebuild."
+    echo "Building $name anew: $rebuild."
 fi
 # From here on the environment is not complete until the check says so.
 rm -f "$stamps/check"
@@ -498,10 +575,11 @@ fi
 count=0
 for stage in "${missing[@]}"; do
     count=$((count + 1))
-    echo "[$count/${#missing[@]}] ${title[$stage]}; details: .venv/environment.log"
+    echo "[$count/${#missing[@]}] ${title[$stage]}; details:" \
+        "$name/environment.log"
     run_stage "$stage"
 done
 if [[ -n $own_tmp ]]; then
     rm -rf "$TMPDIR"
 fi
-echo "Environment ready: .venv, Python $venv_version."
+echo "Environment ready: $name, Python $venv_version."

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from dspnet_mm import compat
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError, VerificationError
@@ -275,7 +276,8 @@ def _export_onnx(plain: nn.Module, images: torch.Tensor, path: str) -> float:
         opset_version=13,
         input_names=['images'],
         output_names=['features'],
-        dynamic_axes=dict(images={0: 'batch'}, features={0: 'batch'}))
+        dynamic_axes=dict(images={0: 'batch'}, features={0: 'batch'}),
+        **compat.onnx_export_kwargs())
     session = onnxruntime.InferenceSession(
         path, providers=['CPUExecutionProvider'])
     output = torch.from_numpy(

@@ -1,13 +1,9 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import pytest
 import torch
-from conftest import make_family
+from conftest import TOOLBOXES, make_family, toolbox_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmcls.registry import MODELS as MMCLS_MODELS
-from mmdet.registry import MODELS as MMDET_MODELS
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS as MMSEG_MODELS
 
 from dspnet_mm.models import SlimmableResNet, activate
 from dspnet_mm.slimming import plain_backbone_cfg, recalibrate, slim
@@ -101,24 +97,18 @@ def test_a_stock_resnet_is_used_where_one_fits(depth, widths, depths, stem,
     assert cfg['type'] == ('SlimResNet' if stock is None else 'ResNet')
 
 
-@pytest.mark.parametrize('scope, registry, out_indices', [
-    ('mmcls', MMCLS_MODELS, (0, 1, 2, 3)),
-    ('mmdet', MMDET_MODELS, (0, 1, 2, 3)),
-    ('mmseg', MMSEG_MODELS, (0, 1, 2, 3)),
-])
+@pytest.mark.parametrize('toolbox', TOOLBOXES)
 @pytest.mark.parametrize('stem', ['small', 'imagenet'])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_the_toolboxes_build_and_load_it_strictly(scope, registry, out_indices,
-                                                  stem, depth):
+def test_the_toolboxes_build_and_load_it_strictly(toolbox, stem, depth):
     torch.manual_seed(0)
     family = make_family(depth, stem=stem)
     backbone = SlimmableResNet(family)
     images = torch.rand(2, 3, 32, 32)
     for subnet in family.desired.values():
         plain = slim(backbone, subnet)
-        init_default_scope(scope)
-        built = registry.build(
-            dict(plain_backbone_cfg(family, subnet), out_indices=out_indices))
+        built = toolbox_models(toolbox).build(
+            dict(plain_backbone_cfg(family, subnet), out_indices=(0, 1, 2, 3)))
         built.load_state_dict(plain.state_dict(), strict=True)
         built.eval()
         outputs = built(images)
@@ -127,6 +117,7 @@ def test_the_toolboxes_build_and_load_it_strictly(scope, registry, out_indices,
         assert torch.allclose(outputs[-1], plain(images)[-1], atol=1e-5)
 
 
+@pytest.mark.needs('mmseg', 'mmcv.ops')
 def test_a_dilated_network_loads_even_where_stages_are_equally_wide():
     family = make_family(
         18,
@@ -138,7 +129,7 @@ def test_a_dilated_network_loads_even_where_stages_are_equally_wide():
     backbone = SlimmableResNet(family)
     cfg = plain_backbone_cfg(family, family['equal'])
     assert cfg['inner_channels'] == [8, 8, 8, 8]
-    dilated = MMSEG_MODELS.build(
+    dilated = toolbox_models('mmseg').build(
         dict(cfg, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)))
     dilated.load_state_dict(
         slim(backbone, family['equal']).state_dict(), strict=True)

@@ -36,6 +36,7 @@ def report(exports, tmp_path_factory):
     return path
 
 
+@pytest.mark.smoke
 def test_the_report_holds_a_row_for_each(report):
     content = json.loads(report.read_text())
     assert [(row['method'], row['subnet'])
@@ -65,6 +66,7 @@ def test_evaluation_is_deterministic(exports, report, tmp_path):
     assert rows == [first[1], first[3]]
 
 
+@pytest.mark.smoke
 def test_the_report_is_drawn(report):
     done = run_tool('plot_report.py', report)
     assert done.returncode == 0, done.stderr

@@ -9,12 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_tool
-from mmcls.registry import MODELS as MMCLS_MODELS
-from mmdet.registry import MODELS as MMDET_MODELS
+from conftest import ROOT, TOOLBOXES, run_tool, toolbox_models
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmseg.registry import MODELS as MMSEG_MODELS
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.slimming import export as export_module
@@ -38,12 +34,14 @@ def exported(trained, tmp_path_factory):
     return folder
 
 
+@pytest.mark.smoke
 def test_all_files_are_there_and_none_besides(exported):
     names = {f'{n}{s}' for n in NAMES for s in ('.pth', '.py', '.onnx')}
     assert set(os.listdir(exported)) == names | {'subnets.json'}
     assert os.listdir(exported.parent) == ['new']
 
 
+@pytest.mark.smoke
 def test_the_index_says_what_was_written(exported, trained):
     entries = json.loads((exported / 'subnets.json').read_text())['subnets']
     assert [entry['name'] for entry in entries] == NAMES
@@ -63,16 +61,15 @@ def test_the_index_says_what_was_written(exported, trained):
     assert sizes[-1] < sizes[0] / 4
 
 
-@pytest.mark.parametrize('scope, registry', [('mmcls', MMCLS_MODELS),
-                                             ('mmdet', MMDET_MODELS),
-                                             ('mmseg', MMSEG_MODELS)])
-def test_files_load_strictly_into_the_toolboxes(exported, scope, registry):
-    init_default_scope(scope)
+@pytest.mark.smoke
+@pytest.mark.parametrize('toolbox', TOOLBOXES)
+def test_files_load_strictly_into_the_toolboxes(exported, toolbox):
+    models = toolbox_models(toolbox)
     for name in NAMES:
         cfg = Config.fromfile(str(exported / f'{name}.py'))
         checkpoint = torch.load(
             str(exported / f'{name}.pth'), weights_only=True)
-        backbone = registry.build(dict(cfg.backbone, out_indices=(0, 1, 2, 3)))
+        backbone = models.build(dict(cfg.backbone, out_indices=(0, 1, 2, 3)))
         backbone.load_state_dict(checkpoint['state_dict'], strict=True)
         outputs = backbone(torch.rand(2, 3, 32, 32))
         assert [o.shape[1] for o in outputs] == cfg.out_channels
@@ -81,13 +78,15 @@ def test_files_load_strictly_into_the_toolboxes(exported, scope, registry):
             p.numel() for p in backbone.parameters())
 
 
+@pytest.mark.smoke
+@pytest.mark.needs('onnxruntime')
 def test_onnx_files_compute_the_same_at_any_batch_size(exported):
-    onnxruntime = pytest.importorskip('onnxruntime')
-    init_default_scope('mmcls')
+    import onnxruntime
+    models = toolbox_models('mmcls')
     images = torch.rand(5, 3, 12, 12)
     for name in NAMES:
         cfg = Config.fromfile(str(exported / f'{name}.py'))
-        backbone = MMCLS_MODELS.build(cfg.backbone)
+        backbone = models.build(cfg.backbone)
         backbone.load_state_dict(
             torch.load(str(exported / f'{name}.pth'),
                        weights_only=True)['state_dict'])
