@@ -104,7 +104,7 @@ def evaluation_dataset(cfg: dict, input_size: int) -> BaseDataset:
         dict(type='mmcls.CenterCrop', crop_size=input_size)
     ]
     if 'img' not in dataset.get_data_info(0):
-        pipeline.insert(0, dict(type='LoadImageFromFile'))
+        pipeline.insert(0, dict(type='mmselfsup.LoadImage'))
     dataset.pipeline = Compose(pipeline)
     return dataset
 

@@ -8,6 +8,7 @@ from conftest import CIFAR_CONFIG, train
 from mmengine.config import Config
 from mmselfsup.registry import DATASETS, TRANSFORMS
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from dspnet_mm import InputError
 from dspnet_mm.datasets import Draw, UnreadableImage
@@ -144,6 +145,12 @@ def test_another_image_takes_the_place_of_an_unreadable_one(tmp_path):
         dataset[2]
     with pytest.raises(UnreadableImage, match='002.png'):
         folder_dataset(folder, on_error='raise')[Draw(2, (0, 0, 2))]
+    loader = DataLoader(
+        folder_dataset(folder, on_error='raise'),
+        sampler=[Draw(2, (0, 0, 2))],
+        num_workers=1)
+    with pytest.raises(UnreadableImage, match='002.png cannot'):
+        next(iter(loader))
     with pytest.raises(InputError, match="'skip' or 'raise'"):
         folder_dataset(folder, on_error='ignore')
 

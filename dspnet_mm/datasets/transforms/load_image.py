@@ -16,12 +16,14 @@ class UnreadableImage(InputError):
 
     Args:
         path (str): The file.
-        reason (str): What is wrong with it.
+        reason (str): What is wrong with it. Defaults to '', with which the
+            path is the whole message: a data loader's process hands on
+            errors like that.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str = '') -> None:
         super().__init__(f'{path} cannot be used as an image ({reason}): mend '
-                         'or remove it')
+                         'or remove it' if reason else path)
         self.path = path
         self.reason = reason
 
