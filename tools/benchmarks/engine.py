@@ -51,6 +51,8 @@ SMALL = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
 LARGE = 'dspnet_resnet50_8xb128-accum4-coslr-200e_in1k'
 SEED = 0
 THREADS = 1
+# Of each side of a comparison.
+MIN_SECONDS = 30
 RELATIONS = {'<': operator.lt, '<=': operator.le, '=': operator.eq}
 
 
@@ -126,7 +128,10 @@ def paired(ours: Callable, theirs: Callable, options: Options) -> dict:
     for action in (ours, theirs):
         action()
     samples: Dict[str, List[float]] = dict(ours_s=[], theirs_s=[])
-    for _ in range(options.repeats):
+    enough = 0 if options.quick else MIN_SECONDS
+    # Short actions vary most and can be repeated more often.
+    while len(samples['ours_s']) < options.repeats or \
+            sum(samples['ours_s']) < enough:
         # In this order, neither gains by going first, nor by a drift.
         times = [
             seconds(action, options) for action in (ours, theirs, theirs, ours)
@@ -310,7 +315,8 @@ def reduced_bytes(rank: int, folder: str, options: Options) -> List[List[int]]:
     for _ in range(3):
         steps.append([])
         step()
-    torch.distributed.destroy_process_group()
+    # destroy_process_group() could wait for its own thread for ever: that
+    # one may still wait for this thread to let go of Python (torch 2.0).
     return steps
 
 
@@ -378,7 +384,7 @@ def parse_args() -> argparse.Namespace:
         '--repeats',
         type=int,
         default=7,
-        help='pairs to take the median of (default: %(default)s)')
+        help='pairs, at least, to take the median of (default: %(default)s)')
     parser.add_argument(
         '--device',
         default='cpu',
