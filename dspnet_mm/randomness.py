@@ -10,10 +10,13 @@ import torch
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """What draws random numbers inside of the block does not show after."""
+    """What draws random numbers inside of the block does not show after.
+
+    Those of Python, NumPy and PyTorch on the CPU.
+    """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         random.setstate(python_state)

@@ -164,7 +164,10 @@ def run_tool(name, *args):
     """
     path = os.path.join(ROOT, 'tools', name)
     stdout, stderr, returncode = io.StringIO(), io.StringIO(), 0
+    # As Python puts a script's own folder first.
+    search = [os.path.dirname(path), *sys.path]
     with mock.patch.object(sys, 'argv', [path, *map(str, args)]), \
+            mock.patch.object(sys, 'path', search), \
             redirect_stdout(stdout), redirect_stderr(stderr):
         try:
             runpy.run_path(path, run_name='__main__')

@@ -20,32 +20,33 @@ def measure(path, *args):
 def test_figures_stand_beside_their_bounds(tmp_path):
     report, done = measure(tmp_path / 'engine.json', '--only',
                            'reductions_per_step')
-    figure = report['figures'].pop('reductions_per_step')
-    assert not report['figures']
-    assert figure['value'] == 1 and figure['met'] is True
+    assert report['figures'] == dict(reductions_per_step=1)
+    row, = report['rows']
+    assert row['value'] == 1 and row['met'] is True and row['bound'] == '= 1'
+    measured = report['measurements']['reductions_per_step']
     steps = [
-        step for rank in figure['bytes_by_process_and_step'] for step in rank
+        step for rank in measured['bytes_by_process_and_step'] for step in rank
     ]
     assert len(steps) == 6 and len(set(map(tuple, steps))) == 1
-    assert figure['command'].startswith('python tools/benchmarks/engine.py')
-    assert figure['repeats'] == 1
+    assert measured['command'].startswith('python tools/benchmarks/engine.py')
+    assert measured['repeats'] == 1
     assert report['quick'] is True and report['threads'] == 1
     assert report['seeds'] == [0] and report['versions']['torch']
     rows = [line for line in done.stdout.splitlines() if line[:1] == '|']
     assert len(rows) == 3
-    assert rows[2].split() == '| reductions_per_step | 1 | = 1 | yes |'.split()
+    assert rows[2].startswith('| reductions_per_step | 1     | = 1   | yes ')
 
 
 def test_parts_are_measured_anew_one_by_one(tmp_path):
     path = tmp_path / 'engine.json'
     first, _ = measure(path, '--only', 'activation_ms')
-    first['figures']['reductions_per_step'] = dict(
-        value=2, bound='= 1', met=False)
+    first['measurements']['reductions_per_step'] = dict(value=2)
     path.write_text(json.dumps(first))
     second, done = measure(path, '--only', 'activation_ms')
-    assert second['figures']['reductions_per_step']['value'] == 2
-    assert second['figures']['activation_ms']['samples_ms'] != \
-        first['figures']['activation_ms']['samples_ms']
+    assert second['figures']['reductions_per_step'] == 2
+    old, new = (
+        report['measurements']['activation_ms'] for report in (first, second))
+    assert old['samples_ms'] != new['samples_ms']
     assert done.stdout.count('| no ') == 1
 
     first['versions']['torch'] = '0.4.1'
@@ -73,8 +74,25 @@ def test_what_cannot_be_measured_is_refused(arguments, complaint):
 @pytest.mark.slow
 def test_every_figure_is_measured(tmp_path):
     report, _ = measure(tmp_path / 'engine.json')
-    figures = report['figures']
-    assert all(figure['value'] > 0 for figure in figures.values())
+    assert list(report['figures']) == [
+        'peak_memory_ratio_n3', 'peak_memory_ratio_n8', 'subnet_overhead_max',
+        'activation_ms', 'step_ratio_to_byol', 'pipeline_ratio_32',
+        'pipeline_ratio_224', 'reductions_per_step', 'kills_survived'
+    ]
+    assert all(value > 0 for value in report['figures'].values())
+    parts = {
+        name: measured.get('parts', ())
+        for name, measured in report['measurements'].items()
+    }
     # Each desired network of both families.
-    assert len(figures['subnet_overhead_max']['parts']) == 8
-    assert len(figures['step_ratio_to_byol']['parts']) == 2
+    assert len(parts['subnet_overhead_max']) == 8
+    assert len(parts['step_ratio_to_byol']) == 2
+    assert len(parts['pipeline_ratio_32']) == 2
+
+
+def test_the_results_are_of_the_whole_and_met():
+    with open(RESULTS) as file:
+        report = json.load(file)
+    assert report['quick'] is False
+    assert len(report['figures']) == 9
+    assert all(row['met'] for row in report['rows'])

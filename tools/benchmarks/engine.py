@@ -13,7 +13,9 @@ import multiprocessing
 import operator
 import os
 import re
+import resource
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +35,7 @@ from mmselfsup.models.algorithms import BYOL
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
 from torch import nn
+from views import makers, photographs
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.device import check_device
@@ -53,7 +56,12 @@ SEED = 0
 THREADS = 1
 # Of each side of a comparison.
 MIN_SECONDS = 30
-RELATIONS = {'<': operator.lt, '<=': operator.le, '=': operator.eq}
+RELATIONS = {
+    '<': operator.lt,
+    '<=': operator.le,
+    '=': operator.eq,
+    '>=': operator.ge
+}
 
 
 class Options(NamedTuple):
@@ -63,11 +71,22 @@ class Options(NamedTuple):
     quick: bool
 
 
+class Figure(NamedTuple):
+    """What is measured, what its value has to be, and what it says."""
+    measure: Callable[[Options], dict]
+    relation: str
+    bound: float
+    text: str
+
+
+def config_path(config: str) -> str:
+    return os.path.join(ROOT, 'configs', 'dspnet', f'{config}.py')
+
+
 def read_config(config: str, options: Options) -> dict:
     """A config's model with the supernet alone, without augmentations."""
     init_default_scope('mmselfsup')
-    path = os.path.join(ROOT, 'configs', 'dspnet', f'{config}.py')
-    cfg = Config.fromfile(path).model
+    cfg = Config.fromfile(config_path(config)).model
     # What it is compared with has neither: views are made elsewhere, and
     # PyTorch's memory format is the default one.
     cfg.channels_last = False
@@ -111,16 +130,26 @@ def stepper(model: nn.Module, cfg: dict, batch: int,
 
 
 def seconds(action: Callable, options: Options) -> float:
-    """What an action takes: the process's time on a CPU, else the clock's."""
+    """What an action takes: of a CPU's time, or by the clock on a GPU.
+
+    Processes that it starts are counted, if it waits for their end.
+    """
     if options.device == 'cpu':
-        start = time.process_time()
+        start = cpu_seconds()
         action()
-        return time.process_time() - start
+        return cpu_seconds() - start
     torch.cuda.synchronize()
     start = time.perf_counter()
     action()
     torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def cpu_seconds() -> float:
+    """The CPU's time of this process and of those that it has waited for."""
+    usages = map(resource.getrusage,
+                 (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def paired(ours: Callable, theirs: Callable, options: Options) -> dict:
@@ -334,25 +363,86 @@ def reductions_per_step(options: Options) -> dict:
         bytes_by_process_and_step=sizes)
 
 
-# What is measured, and what its value has to be.
+def pipeline_ratio(options: Options, config: str) -> dict:
+    """Images a second, from files to views, against MMSelfSup's BYOL."""
+    options = options._replace(device='cpu')
+    small = config == SMALL
+    parts = {}
+    with tempfile.TemporaryDirectory() as folder:
+        number = photographs(folder, small)
+        compared = makers(config_path(config), folder, small)
+        for name, (ours, theirs) in compared.items():
+            # Of their seconds to ours, as images a second go the other way.
+            parts[name] = paired(theirs, ours, options)
+            progress(f'{name}: {parts[name]["value"]:.3f}')
+    return dict(
+        value=min(part['value'] for part in parts.values()),
+        images=number,
+        parts=parts)
+
+
+def kills_survived(options: Options) -> dict:
+    """Trainings that were killed and lost nothing, in a process of its own.
+
+    Since it forks, which a process that has computed should not.
+    """
+    folder = os.path.dirname(os.path.abspath(__file__))
+    with tempfile.TemporaryDirectory() as temporary:
+        out = os.path.join(temporary, 'kills.json')
+        command = [sys.executable, os.path.join(folder, 'kills.py')]
+        kills = 2 if options.quick else 30
+        subprocess.run([*command, '--kills',
+                        str(kills), '--out', out],
+                       check=True,
+                       stdout=sys.stderr)
+        with open(out) as file:
+            measured = json.load(file)
+    return dict(measured, value=measured['kills_survived'])
+
+
 FIGURES = {
-    'peak_memory_ratio_n3': (partial(peak_memory_ratio, number=3), '<=', 1.1),
-    'peak_memory_ratio_n8': (partial(peak_memory_ratio, number=8), '<=', 1.1),
-    'subnet_overhead_max': (subnet_overhead, '<=', 1.05),
-    'activation_ms': (activation, '<', 1),
-    'step_ratio_to_byol': (step_ratio_to_byol, '<=', 1),
-    'reductions_per_step': (reductions_per_step, '=', 1),
+    'peak_memory_ratio_n3':
+    Figure(
+        partial(peak_memory_ratio, number=3), '<=', 1.1,
+        'peak memory of a step with 3 sub-networks / with the supernet alone'),
+    'peak_memory_ratio_n8':
+    Figure(
+        partial(peak_memory_ratio, number=8), '<=', 1.1,
+        'peak memory of a step with 8 sub-networks / with the supernet alone'),
+    'subnet_overhead_max':
+    Figure(
+        subnet_overhead, '<=', 1.05,
+        'time of an active sub-network / of the plain network, largest of 8'),
+    'activation_ms':
+    Figure(activation, '<', 1,
+           'milliseconds to activate a sub-network of ResNet-50'),
+    'step_ratio_to_byol':
+    Figure(step_ratio_to_byol, '<=', 1,
+           "time of a step of the supernet alone / of MMSelfSup's BYOL"),
+    'pipeline_ratio_32':
+    Figure(
+        partial(pipeline_ratio, config=SMALL), '>=', 2,
+        "images a second at 32 pixels / of MMSelfSup's BYOL pipeline"),
+    'pipeline_ratio_224':
+    Figure(
+        partial(pipeline_ratio, config=LARGE), '>=', 1,
+        "images a second at 224 pixels / of MMSelfSup's BYOL pipeline"),
+    'reductions_per_step':
+    Figure(reductions_per_step, '=', 1, 'reductions of gradients in a step'),
+    'kills_survived':
+    Figure(kills_survived, '>=', 30,
+           'kills after which a resumed run lost nothing'),
 }
 
 
-def kept_figures(path: str, setting: dict) -> Dict[str, dict]:
+def kept(path: str, setting: dict) -> Dict[str, dict]:
     """What was measured before, in the same setting."""
     if not os.path.exists(path):
         return {}
     try:
         with open(path) as file:
             old = json.load(file)
-        figures, old_versions = old['figures'], old['versions']
+        measurements, old_versions = old['measurements'], old['versions']
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'{path} holds no figures ({error}): give another '
                          'file with --out')
@@ -364,7 +454,17 @@ def kept_figures(path: str, setting: dict) -> Dict[str, dict]:
                     f'{path} was measured with {key} {was.get(key)}, now it '
                     f'is {value}: measure all figures, without --only, or '
                     'give another file with --out')
-    return figures
+    return measurements
+
+
+def row(name: str, value: float) -> dict:
+    """A figure beside its bound, as a table shows it."""
+    figure = FIGURES[name]
+    return dict(
+        figure=figure.text,
+        value=value,
+        bound=f'{figure.relation} {figure.bound:g}',
+        met=RELATIONS[figure.relation](value, figure.bound))
 
 
 def progress(text: str) -> None:
@@ -422,27 +522,33 @@ def main() -> None:
     os.environ['OMP_NUM_THREADS'] = str(THREADS)
     torch.set_num_threads(THREADS)
     command = shlex.join(['python', NAME, *sys.argv[1:]])
-    figures = kept_figures(args.out, setting) if args.only else {}
+    measurements = kept(args.out, setting) if args.only else {}
+    options = Options(args.repeats, args.device, args.quick)
     for name in args.only or FIGURES:
         progress(f'{name} ...')
-        measure, relation, bound = FIGURES[name]
-        measured = measure(Options(args.repeats, args.device, args.quick))
-        figures[name] = dict(
-            measured,
-            bound=f'{relation} {bound:g}',
-            met=RELATIONS[relation](measured['value'], bound),
-            repeats=args.repeats,
-            command=command)
-    figures = {name: figures[name] for name in FIGURES if name in figures}
-    report = dict(figures=figures, **setting, command=command)
+        measured = FIGURES[name].measure(options)
+        measurements[name] = dict(
+            measured, repeats=args.repeats, command=command)
+    figures = {
+        name: measurements[name]['value']
+        for name in FIGURES if name in measurements
+    }
+    rows = [row(name, value) for name, value in figures.items()]
+    report = dict(
+        figures=figures,
+        rows=rows,
+        measurements=measurements,
+        **setting,
+        command=command)
     with whole_file(args.out) as temporary, open(temporary, 'w') as file:
         json.dump(report, file, indent=2)
         file.write('\n')
     print(
-        markdown_table(('figure', 'value', 'bound', 'met?'),
-                       [(name, f'{figure["value"]:.4g}', figure['bound'],
-                         'yes' if figure['met'] else 'no')
-                        for name, figure in figures.items()]))
+        markdown_table(
+            ('figure', 'value', 'bound', 'met?', 'what it is'),
+            [(name, f'{value:.4g}', each['bound'],
+              'yes' if each['met'] else 'no', each['figure'])
+             for (name, value), each in zip(figures.items(), rows)]))
     print(f'figures: {args.out}')
 
 

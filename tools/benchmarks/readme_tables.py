@@ -23,6 +23,9 @@ PATTERN = re.compile(
     r'(<!-- table (?P<name>[\w.-]+\.json) -->\n).*?(<!-- end -->)', re.DOTALL)
 METHODS = dict(dspnet='DSPNet', random='random weights', pixels='raw pixels')
 COLUMNS = (
+    ('figure', 'figure', str),
+    ('value', 'measured', '{:.3g}'.format),
+    ('bound', 'bound', str),
     ('method', 'method', lambda value: METHODS.get(value, value)),
     ('subnet', 'sub-network', str),
     ('widths', 'width', lambda value: ' '.join(f'{w:g}' for w in value)),

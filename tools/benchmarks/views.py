@@ -13,13 +13,16 @@ from sklearn.datasets import load_sample_images
 UPSTREAM = "_base_ = 'mmselfsup::selfsup/_base_/datasets/imagenet_byol.py'"
 
 
-def photographs(folder: str, small: bool) -> None:
+def photographs(folder: str, small: bool) -> int:
     """Write JPEG files of the two photographs that scikit-learn brings.
 
     Args:
         folder (str): Where to.
         small (bool): Whether to cut them into 520 files of 32x32 pixels;
             else they are written whole, 640x427, twenty times each.
+
+    Returns:
+        int: How many files there are.
     """
     for number, pixels in enumerate(load_sample_images().images):
         image = Image.fromarray(pixels)
@@ -32,6 +35,7 @@ def photographs(folder: str, small: bool) -> None:
             ]
         for index, part in enumerate(parts):
             part.save(os.path.join(folder, f'{number}_{index:03}.jpg'))
+    return len(os.listdir(folder))
 
 
 def maker(folder: str, pipeline: List[dict], preprocessor: dict,
@@ -89,8 +93,8 @@ def makers(config: str, folder: str,
         view[0].size = cfg.model.family.input_size
 
     def pair() -> Tuple[Callable, Callable]:
-        return (maker(folder, pipeline, ours, small),
-                maker(folder, upstream, theirs, small))
+        return (maker(folder, pipeline, ours,
+                      small), maker(folder, upstream, theirs, small))
 
     if not small:
         return dict(byol=pair())
