@@ -183,15 +183,21 @@ def test_resuming_is_exact_where_the_device_makes_the_views(tmp_path):
     assert all(torch.equal(*pair) for pair in zip(*states))
 
 
-def test_the_seed_of_a_run_without_one_is_resumed(tmp_path):
+@pytest.mark.parametrize('sampler_seed', [None, 5])
+def test_the_seeds_of_a_run_are_resumed(tmp_path, sampler_seed):
+    """Those that are drawn, and one of the sampler's own."""
     states = []
     for run in ('whole', 'resumed'):
         cfg = digits_cfg(tmp_path / run, epochs=2)
         cfg.randomness = dict(seed=None)
+        if sampler_seed is not None:
+            cfg.train_dataloader.sampler.seed = sampler_seed
         if run == 'resumed':
             cfg.resume = True
             cfg.load_from = str(tmp_path / 'whole' / 'epoch_1.pth')
-        states.append(whole_state(train(cfg)))
+        runner = train(cfg)
+        assert sampler_seed in (None, runner.train_dataloader.sampler.seed)
+        states.append(whole_state(runner))
     assert all(torch.equal(*pair) for pair in zip(*states))
 
 
@@ -215,6 +221,22 @@ def test_what_could_not_be_resumed_is_refused(tmp_path, changes, complaint):
     cfg = digits_cfg(tmp_path)
     cfg.merge_from_dict(changes)
     with pytest.raises(InputError, match=complaint):
+        train(cfg)
+
+
+@pytest.mark.parametrize('changes', [
+    {
+        'train_dataloader.batch_size': 16
+    },
+    {
+        'train_dataloader.dataset.indices': 97
+    },
+])
+def test_a_run_is_not_resumed_on_other_epochs(trained, tmp_path, changes):
+    cfg = digits_cfg(
+        tmp_path, epochs=2, resume=True, load_from=trained.checkpoint)
+    cfg.merge_from_dict(changes)
+    with pytest.raises(InputError, match='96 images in 3 iterations'):
         train(cfg)
 
 

@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from mmengine.runner import EpochBasedTrainLoop
 from mmselfsup.registry import LOOPS
+from torch import nn
 
 from dspnet_mm.datasets import ResumableSampler
 from dspnet_mm.errors import InputError
@@ -21,8 +22,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         **kwargs: See MMEngine's EpochBasedTrainLoop.
 
     Raises:
-        InputError: If the data sampler cannot begin within an epoch, or an
-            epoch has not enough images for a step.
+        InputError: If the data sampler cannot begin within an epoch, an epoch
+            has not enough images for a step, or a run is resumed with epochs
+            of another length.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -56,11 +58,27 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             return wrapper.get('accumulative_counts', 1)
         return wrapper._accumulative_counts
 
+    def run(self) -> nn.Module:
+        """Train, after a look at what a resumed run was trained on."""
+        sampler, hub = self.dataloader.sampler, self.runner.message_hub
+        number = (len(self.dataloader.dataset), len(self.dataloader))
+        before = hub.get_info('images_and_iterations', number)
+        if self._iter and tuple(before) != number:
+            raise InputError(
+                'the checkpoint is of a run with {} images in {} iterations '
+                'an epoch, and now there are {} in {}: resume with the same '
+                'images, batch size and number of processes, or begin a new '
+                'run with its weights (load_from without resume)'.format(
+                    *before, *number))
+        hub.update_info('images_and_iterations', number)
+        # Where the config gives no seed, each start draws another one.
+        sampler.seed = hub.get_info('sampler_seed', sampler.seed)
+        hub.update_info('sampler_seed', sampler.seed)
+        return super().run()
+
     def run_epoch(self) -> None:
         """Run an epoch, or what is left of it after resuming."""
         done = self._iter - self._epoch * len(self.dataloader)
-        # The checkpoint's, where the config names none.
-        self.dataloader.sampler.seed = self.runner.seed
         self.dataloader.sampler.start = done * self.dataloader.batch_size
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()

@@ -9,8 +9,9 @@ import torch
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.model import ImgDataPreprocessor
 from mmselfsup.registry import DATASETS
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from dspnet_mm.datasets import UnreadableImage
 from dspnet_mm.errors import InputError
 
 # About as many pixels in a batch as 1,024 images of 32x32 have: enough to be
@@ -129,6 +130,7 @@ def iterate(
     image_format: ImageFormat,
     indices: Optional[Sequence[int]] = None,
     num_workers: int = 0,
+    skip_unreadable: bool = False,
 ) -> Iterator[Tuple[torch.Tensor, np.ndarray]]:
     """Go through a data set in order, in batches.
 
@@ -139,11 +141,18 @@ def iterate(
             all.
         num_workers (int): How many processes load images; 0 loads them in
             this one. Defaults to 0.
+        skip_unreadable (bool): Leave out images that cannot be read, instead
+            of an error. Defaults to False.
 
     Yields:
         tuple[Tensor, ndarray]: Inputs of shape (N, 3, H, W), and labels of
         shape (N, ), -1 where an image has none.
+
+    Raises:
+        UnreadableImage: If an image cannot be read.
     """
+    if skip_unreadable:
+        dataset = _Readable(dataset)
     loader = DataLoader(
         dataset if indices is None else Subset(dataset, indices),
         batch_size=image_format.batch_size,
@@ -152,10 +161,28 @@ def iterate(
         # Else it would draw from the global random generator.
         generator=torch.Generator())
     for images, labels in loader:
-        yield image_format.normalise(images), labels
+        if len(images):
+            yield image_format.normalise(images), labels
+
+
+class _Readable(Dataset):
+    """A data set with None in place of what cannot be read."""
+
+    def __init__(self, dataset: BaseDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Optional[dict]:
+        try:
+            return self.dataset[index]
+        except UnreadableImage:
+            return None
 
 
 def _collate(items: List[dict]) -> Tuple[np.ndarray, np.ndarray]:
-    images = np.stack([item['img'] for item in items])
+    items = [item for item in items if item is not None]
+    images = np.array([item['img'] for item in items])
     labels = np.array([int(item.get('gt_label', -1)) for item in items])
     return images, labels

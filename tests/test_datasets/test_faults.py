@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from dspnet_mm import InputError
 from dspnet_mm.datasets import Draw, UnreadableImage
+from dspnet_mm.evaluation import ImageFormat, evaluation_dataset, iterate
 
 GRADIENT = np.linspace(0, 255, 20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
 
@@ -171,6 +172,26 @@ def test_views_depend_on_the_draw_alone(tmp_path):
         assert not np.array_equal(first, views(*other))
     copy = pickle.loads(pickle.dumps(Draw(1, (0, 2, 3))))
     assert copy == 1 and copy.key == (0, 2, 3)
+
+
+def test_evaluation_may_leave_out_what_cannot_be_read(tmp_path):
+    """While training: where each image counts, it is an error."""
+    folder = make_images(tmp_path / 'images', 5)
+    spoil(folder / '002.png', 'truncated')
+    dataset = evaluation_dataset(
+        dict(type='ImageFolder', data_root=str(folder)), 16)
+    image_format = ImageFormat(16)
+    for workers in (0, 1):
+        batches = list(
+            iterate(
+                dataset,
+                image_format,
+                num_workers=workers,
+                skip_unreadable=True))
+        assert [len(images) for images, _ in batches] == [4]
+    assert not list(iterate(dataset, image_format, [2], skip_unreadable=True))
+    with pytest.raises(UnreadableImage, match='002.png'):
+        list(iterate(dataset, image_format))
 
 
 def folder_cfg(folder, work_dir):

@@ -299,6 +299,28 @@ def test_a_scaler_steps_once_for_all_subnetworks():
     assert (moved[0] - moved[1]).norm() <= 1e-3 * moved[0].norm()
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.amp, 'GradScaler'),
+    reason='PyTorch before 2.3 scales losses on GPUs alone')
+def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
+    # While the scaler finds its scale, not even 'stop' stops.
+    model = build(on_nonfinite='stop')
+    wrapper = AmpOptimWrapper(
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=1024.)
+    model.backbone.conv1.weight.register_hook(lambda grad: grad * float('inf'))
+    before = copy.deepcopy(model.state_dict())
+    MMLogger.get_instance(f'test-{uuid.uuid4()}').addHandler(caplog.handler)
+    for _ in range(19):
+        model.train_step(batch(), wrapper)
+    assert 'The gradient, scaled by 1024, is not finite' in caplog.messages[0]
+    assert all(
+        torch.equal(before[key], value)
+        for key, value in model.state_dict().items())
+    with pytest.raises(FloatingPointError, match='step 20 of such in a row'):
+        model.train_step(batch(), wrapper)
+
+
 def poison(model, label):
     """Make the loss of one sub-network not a number."""
     subnet_loss = model.subnet_loss

@@ -15,7 +15,8 @@ import signal
 import sys
 import tempfile
 import time
-from typing import Any, Iterator
+import traceback
+from typing import Any, Iterator, List, Set, Tuple
 
 import torch
 from mmengine.config import Config
@@ -33,15 +34,20 @@ CONFIG = os.path.join(ROOT, 'configs', 'dspnet',
                       'dspnet_resnet18-small_1xb32-coslr-40e_digits.py')
 # A checkpoint by iteration, in the middle of epochs of 9 iterations.
 EPOCHS, IMAGES, INTERVAL = 8, 300, 2
-# The longest wait for a random kill, in seconds: a start takes about one.
-LONGEST = 2.5
 
 
-def start(work_dir: str) -> int:
-    """Start a training, or resume it, in a process of its own."""
+def start(work_dir: str) -> Tuple[int, int]:
+    """Start a training, or resume it, in a process of its own.
+
+    Returns:
+        tuple[int, int]: The process, and a descriptor that gives a byte when
+        it begins to train.
+    """
+    ready, begins = os.pipe()
     process = os.fork()
     if process:
-        return process
+        os.close(begins)
+        return process, ready
     code = 1
     try:
         with open(os.path.join(work_dir, 'output.txt'), 'a') as output:
@@ -56,9 +62,15 @@ def start(work_dir: str) -> int:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
         cfg.work_dir = work_dir
         cfg.resume = True
-        Runner.from_cfg(cfg).train()
+        runner = Runner.from_cfg(cfg)
+        os.write(begins, b'!')
+        runner.train()
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         # Nothing of the parent's is to be cleaned up here.
         os._exit(code)
 
@@ -76,9 +88,15 @@ def finished(process: int, wait: bool = False) -> bool:
     return bool(ended)
 
 
-def is_writing(work_dir: str) -> bool:
-    """Whether there is a checkpoint that is not whole yet."""
-    return bool(glob.glob(os.path.join(work_dir, '.tmp-*.pth')))
+def unfinished(work_dir: str) -> Set[Tuple[str, int]]:
+    """The checkpoints that are not whole yet, each with its time."""
+    found = set()
+    for path in glob.glob(os.path.join(work_dir, '.tmp-*.pth')):
+        try:
+            found.add((path, os.stat(path).st_mtime_ns))
+        except FileNotFoundError:
+            pass  # It has got its name.
+    return found
 
 
 def last_checkpoint(work_dir: str) -> dict:
@@ -90,23 +108,34 @@ def last_checkpoint(work_dir: str) -> dict:
         return load_checkpoint(file.read())
 
 
-def train_and_kill(work_dir: str, kills: int,
-                   generator: random.Random) -> Iterator[bool]:
+def train_and_kill(work_dir: str, kills: int, longest: float,
+                   generator: random.Random) -> Iterator[Tuple[int, bool]]:
     """Train to the end, killed so many times on the way at most.
 
+    Args:
+        work_dir (str): A new folder.
+        kills (int): How many times.
+        longest (float): The longest that it runs before a random kill, in
+            seconds.
+        generator (Random): Where the moments come from.
+
     Yields:
-        bool: For each kill, whether a checkpoint was being written.
+        tuple[int, bool]: For each kill, the iteration to go on from, and
+        whether a checkpoint was being written.
     """
     os.makedirs(work_dir)
     for kill in range(kills):
         aim_at_writing = kill % 3 == 2
-        process = start(work_dir)
-        deadline = time.monotonic() + generator.uniform(0, LONGEST)
+        left_over = unfinished(work_dir)
+        process, ready = start(work_dir)
+        os.read(ready, 1)
+        os.close(ready)
+        deadline = time.monotonic() + generator.uniform(0, longest)
         while True:
             if finished(process):
                 return
-            if is_writing(work_dir) if aim_at_writing else (time.monotonic()
-                                                            > deadline):
+            if unfinished(work_dir) - left_over if aim_at_writing else (
+                    time.monotonic() > deadline):
                 break
             time.sleep(0.0002)
         if aim_at_writing:
@@ -115,9 +144,10 @@ def train_and_kill(work_dir: str, kills: int,
         _, status = os.waitpid(process, 0)
         if not os.WIFSIGNALED(status):
             return
-        last_checkpoint(work_dir)
-        yield is_writing(work_dir)
-    finished(start(work_dir), wait=True)
+        checkpoint = last_checkpoint(work_dir)
+        yield (checkpoint['meta']['iter'] if checkpoint else 0,
+               bool(unfinished(work_dir) - left_over))
+    finished(start(work_dir)[0], wait=True)
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -153,19 +183,26 @@ def main() -> None:
         folder = args.keep or temporary
         untouched = os.path.join(folder, 'untouched')
         os.makedirs(untouched)
-        finished(start(untouched), wait=True)
+        process, ready = start(untouched)
+        os.read(ready, 1)
+        begin = time.monotonic()
+        finished(process, wait=True)
+        # A kill for each eighth of the training or so.
+        longest = (time.monotonic() - begin) / 4
         expected = last_checkpoint(untouched)
         generator = random.Random(args.seed)
-        survived = while_writing = trainings = 0
-        while survived < args.kills:
+        while_writing = trainings = 0
+        went_on_from: List[int] = []
+        while len(went_on_from) < args.kills:
             trainings += 1
             work_dir = os.path.join(folder, f'killed_{trainings}')
-            for writing in train_and_kill(work_dir, args.kills - survived,
-                                          generator):
-                survived += 1
+            for iteration, writing in train_and_kill(
+                    work_dir, args.kills - len(went_on_from), longest,
+                    generator):
+                went_on_from.append(iteration)
                 while_writing += writing
                 print(
-                    f'\rkill {survived} of {args.kills}',
+                    f'\rkill {len(went_on_from)} of {args.kills}',
                     end='',
                     file=sys.stderr,
                     flush=True)
@@ -177,8 +214,9 @@ def main() -> None:
                         f'killed_{trainings} (--keep)')
         print(file=sys.stderr)
     result = dict(
-        kills_survived=survived,
+        kills_survived=len(went_on_from),
         while_writing=while_writing,
+        went_on_from=went_on_from,
         trainings=trainings,
         seed=args.seed,
         iterations=expected['meta']['iter'],
@@ -186,8 +224,9 @@ def main() -> None:
     with whole_file(args.out) as path, open(path, 'w') as file:
         json.dump(result, file, indent=2)
         file.write('\n')
-    print(f'{survived} kills survived, {while_writing} of them while a '
-          'checkpoint was being written')
+    print(
+        f'{len(went_on_from)} kills survived, {while_writing} of them while a '
+        'checkpoint was being written')
 
 
 if __name__ == '__main__':

@@ -9,11 +9,12 @@ and in bfloat16 with PyTorch's channels-last memory format.
 import argparse
 import itertools
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
-from typing import Iterator, List, NamedTuple, Optional
+from typing import Callable, Iterator, NamedTuple, Optional
 
 import torch
 from engine import LARGE, SEED, SMALL, byol, config_path
@@ -59,6 +60,10 @@ def batches(cfg: Config, args: argparse.Namespace) -> Iterator[dict]:
         while True:
             yield dict(inputs=[pixels], data_samples=samples)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=SEED)
+    if not len(loader):
+        raise InputError(f'{args.images} holds {len(loader.dataset)} images, '
+                         f'fewer than a batch of {args.batch_size}: give more '
+                         'images, or a smaller --batch-size')
     while True:
         yield from loader
 
@@ -76,22 +81,33 @@ def build(case: Case, cfg: Config, device: str) -> nn.Module:
         model = byol(model_cfg, model)
         if case.precision != 'float32':
             model.to(memory_format=torch.channels_last)
+        # MMSelfSup makes views under mixed precision, and we do not.
+        model.data_preprocessor.forward = torch.autocast(
+            device.split(':')[0], enabled=False)(
+                model.data_preprocessor.forward)
     return model.to(device).train()
 
 
-def utilisation(device: str) -> Optional[float]:
-    """How much of the last second the GPU was busy, in percent."""
+def utilisation(step: Callable, device: str) -> Optional[float]:
+    """How much of the time a GPU is busy with steps, in percent."""
     if device == 'cpu':
         return None
     index = torch.device(device).index or 0
-    answer = subprocess.run([
-        'nvidia-smi', f'--id={index}', '--query-gpu=utilization.gpu',
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    # nvidia-smi counts all of them, and tells the last second or less.
+    name = visible.split(',')[index] if visible else str(index)
+    end = time.perf_counter() + 2
+    while time.perf_counter() < end:
+        step()
+    query = subprocess.Popen([
+        'nvidia-smi', f'--id={name}', '--query-gpu=utilization.gpu',
         '--format=csv,noheader,nounits'
     ],
-                            check=True,
-                            capture_output=True,
-                            text=True)
-    return float(answer.stdout)
+                             stdout=subprocess.PIPE,
+                             text=True)
+    while query.poll() is None:
+        step()
+    return float(query.stdout.read())
 
 
 def measure(case: Case, args: argparse.Namespace) -> dict:
@@ -109,29 +125,28 @@ def measure(case: Case, args: argparse.Namespace) -> dict:
         optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9),
         **options)
     data = batches(cfg, args)
-    busy: List[float] = []
+    on_gpu = args.device != 'cpu'
 
-    def synchronise() -> float:
-        if args.device != 'cpu':
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    for step in range(args.warmup + args.steps):
-        if step == args.warmup:
-            if args.device != 'cpu':
-                torch.cuda.reset_peak_memory_stats()
-            start = synchronise()
+    def step() -> None:
         model.train_step(next(data), wrapper)
-        if step > args.warmup and step % 10 == 0:
-            busy.append(utilisation(args.device))
-    seconds = synchronise() - start
-    busy = [each for each in busy if each is not None]
+
+    for _ in range(args.warmup):
+        step()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(args.steps):
+        step()
+    if on_gpu:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
     return dict(
         case._asdict(),
         images_per_s=args.steps * args.batch_size / seconds,
-        peak_memory_mb=None
-        if args.device == 'cpu' else torch.cuda.max_memory_allocated() / 1e6,
-        gpu_utilisation=sum(busy) / len(busy) if busy else None)
+        peak_memory_mb=torch.cuda.max_memory_allocated() /
+        1e6 if on_gpu else None,
+        gpu_utilisation=utilisation(step, args.device))
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,4 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import errno
+
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -7,6 +9,7 @@ from PIL import Image, ImageOps
 
 from dspnet_mm.errors import InputError
 
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # Modes of PIL that are 8 bit grey or RGB, with or without a palette.
 _PLAIN_MODES = ('RGB', 'L', 'P', '1')
 
@@ -38,7 +41,8 @@ class LoadImage(BaseTransform):
     In contrast to mmcv's LoadImageFromFile, a truncated file is an error
     rather than half an image, and what has to be converted is said. 16-bit
     and floating-point images are scaled, transparent ones are laid on black
-    (our choices). Images are turned upright as their EXIF data says.
+    (our choices). 16-bit RGB is not said, as PIL decodes it to 8 bits. Images
+    are turned upright as their EXIF data says.
 
     Required Keys:
 
@@ -68,7 +72,12 @@ class LoadImage(BaseTransform):
                 array = _to_rgb(image)
         except FileNotFoundError:
             raise UnreadableImage(path, 'it does not exist')
+        except MemoryError:
+            raise
         except Exception as error:
+            # Not the image's fault.
+            if getattr(error, 'errno', None) in _NO_RESOURCES:
+                raise
             # A damaged file fails in as many ways as it can be damaged.
             reason = str(error).strip().split('\n')[0]
             raise UnreadableImage(path, reason or type(error).__name__)
@@ -83,7 +92,7 @@ class LoadImage(BaseTransform):
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     """Decode to uint8, shape (H, W, 3), upright."""
-    if 'exif' in image.info:
+    if 'exif' in image.info or image.format == 'TIFF':
         image = ImageOps.exif_transpose(image)
     if image.mode in ('I', 'F') or image.mode.startswith('I;16'):
         # PIL itself would cut off all that is brighter than 255.

@@ -22,9 +22,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     A checkpoint is written under a temporary name and renamed, and only then
     the oldest one goes: at each moment there is a complete one to resume
-    from. MMEngine's own hook removes the old one first. What is resumed from
-    is loaded by :func:`dspnet_mm.checkpoint.load_checkpoint` before, which
-    runs nothing that is not on a list.
+    from. MMEngine's own hook removes the old one first. What is loaded, to be
+    resumed or not, goes through :func:`dspnet_mm.checkpoint.load_checkpoint`
+    before, which runs nothing that is not on a list.
 
     Args:
         *args: See MMEngine's CheckpointHook.
@@ -52,11 +52,13 @@ class AtomicCheckpointHook(CheckpointHook):
                              "disk: give a folder, or type='CheckpointHook'")
         super().before_train(runner)
         batches = runner.optim_wrapper._accumulative_counts
-        if not self.by_epoch and self.interval % batches:
-            raise InputError(
-                f'checkpoint.interval={self.interval} iterations falls '
-                f'between steps of the optimizer, which takes {batches}: give '
-                f'a multiple of {batches}')
+        for name in ('interval', 'save_begin'):
+            value = getattr(self, name)
+            if not self.by_epoch and value > 0 and value % batches:
+                raise InputError(
+                    f'checkpoint.{name}={value} iterations falls between '
+                    f'steps of the optimizer, which take {batches}: give a '
+                    f'multiple of {batches}')
         if is_main_process():
             # Left by a run that was killed while it wrote.
             for path in glob.glob(os.path.join(self.out_dir, '.tmp-*')):

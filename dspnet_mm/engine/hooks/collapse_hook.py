@@ -50,6 +50,5 @@ class CollapseHook(Hook):
                     '%s has been below %g for %d iterations: the projections '
                     'have collapsed. Try a lower learning rate, a longer '
                     'warm-up, a target momentum nearer to 1, or a larger '
-                    'batch, from the last checkpoint before it fell', key,
-                    self.threshold, self.patience)
+                    'batch, in a new run', key, self.threshold, self.patience)
                 return

@@ -127,7 +127,13 @@ class SubnetEvalHook(Hook):
         return accuracies
 
     def _iterate(self, dataset, indices):
-        return iterate(dataset, self._format, indices, self.num_workers)
+        # An image that training survives must not end it here.
+        return iterate(
+            dataset,
+            self._format,
+            indices,
+            self.num_workers,
+            skip_unreadable=True)
 
     def _report(self, runner: Runner, accuracies: Dict[str, float]) -> None:
         scalars = {f'knn/{name}': acc for name, acc in accuracies.items()}

@@ -64,7 +64,10 @@ class SupernetAlgorithm(BaseModel):
             that tensor cores work on. Defaults to False.
         on_nonfinite (str): What to do where the loss of a sub-network, or a
             gradient, is infinite or not a number: 'skip' the step, and stop
-            after 20 in a row, or 'stop' at once. Defaults to 'skip'.
+            after 20 in a row, or 'stop' at once. What overflows while a loss
+            scaler finds its scale is always skipped. Running statistics of
+            switchable batch norm are not protected; slimming measures them
+            anew. Defaults to 'skip'.
         data_preprocessor (dict, optional): Config of the normalisation, or
             of what makes the views, too. Defaults to None.
         init_cfg (dict | list[dict], optional): How to initialise. Defaults
@@ -299,38 +302,43 @@ class SupernetAlgorithm(BaseModel):
         # same decision without a reduction of its own.
         losses = losses.to(grads[0].dtype)
         all_reduce_params([*grads, losses], op='mean')
-        wrong = self._nonfinite(grads, losses, optim_wrapper)
+        scaler = getattr(optim_wrapper, 'loss_scaler', None)
+        scaled = scaler is not None and scaler.is_enabled()
+        stop = self.on_nonfinite == 'stop'
+        wrong = self._nonfinite(losses, [] if scaled else grads)
         self._pending_losses.clear()
         if wrong is None:
-            self._skipped_in_a_row = 0
+            scale = scaler.get_scale() if scaled else 1.
             optim_wrapper.step()
-            optim_wrapper.zero_grad()
+            # A scaler looks at the gradients itself. What it skips while it
+            # finds its scale is no reason to stop.
+            if scaled and scaler.get_scale() < scale:
+                wrong, stop = f'The gradient, scaled by {scale:g}, is', False
+        optim_wrapper.zero_grad()
+        if wrong is None:
+            self._skipped_in_a_row = 0
             self.update_target()
             return
-        optim_wrapper.zero_grad()
         self._skipped_in_a_row += 1
         rate = optim_wrapper.get_lr()['lr'][0]
         message = (f'{wrong} not finite at iteration '
                    f'{self.current_iteration + 1}, learning rate {rate:.3g}')
-        if self.on_nonfinite == 'stop' or \
-                self._skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+        if stop or self._skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
                 f'{message}, step {self._skipped_in_a_row} of such in a row: '
-                'go on from the last checkpoint (--resume) with a lower '
-                'learning rate or a longer warm-up')
+                'begin a new run, with the weights of the last checkpoint '
+                '(load_from without resume) or without, and a lower learning '
+                'rate or a longer warm-up')
         print_log(
             f'{message}: the step is skipped',
             logger='current',
             level=logging.WARNING)
 
-    def _nonfinite(self, grads: List[torch.Tensor], losses: torch.Tensor,
-                   optim_wrapper: OptimWrapper) -> Optional[str]:
+    def _nonfinite(self, losses: torch.Tensor,
+                   grads: List[torch.Tensor]) -> Optional[str]:
         """Name what is not finite, if anything is."""
         values = losses
-        # A scaler sees to gradients itself: while it finds its scale, they
-        # overflow as a matter of course.
-        scaler = getattr(optim_wrapper, 'loss_scaler', None)
-        if scaler is None or not scaler.is_enabled():
+        if grads:
             norms = torch.stack(torch._foreach_norm(grads))
             values = torch.cat([losses, norms.sum().view(1)])
         finite = torch.isfinite(values).tolist()
