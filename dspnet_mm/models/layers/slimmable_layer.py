@@ -35,7 +35,7 @@ class SlimmableWeight(SlimmableLayer):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.active_out, self.active_in = self.weight.shape[:2]
+        self.set_active(*reversed(self.weight.shape[:2]))
 
     def set_active(self, in_channels: int, out_channels: int) -> None:
         """Use the first channels only, from now on.
@@ -52,10 +52,15 @@ class SlimmableWeight(SlimmableLayer):
         check_channels(self, 'input', in_channels, most_in)
         # nn.Module's own way of setting an attribute takes longer than all
         # else here, and an activation sets some hundreds.
-        self.__dict__.update(active_in=in_channels, active_out=out_channels)
+        self.__dict__.update(
+            active_in=in_channels,
+            active_out=out_channels,
+            is_whole=(in_channels, out_channels) == (most_in, most_out))
 
     def active_parameters(self) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Views of the weight and the bias."""
+        """Views of the weight and the bias, or they themselves if whole."""
+        if self.is_whole:
+            return self.weight, self.bias
         weight = first_channels(self.weight, self.active_out, self.active_in)
         bias = None if self.bias is None else first_channels(
             self.bias, self.active_out)
