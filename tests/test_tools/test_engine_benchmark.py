@@ -86,7 +86,7 @@ def test_every_figure_is_measured(tmp_path):
     }
     # Each desired network of both families.
     assert len(parts['subnet_overhead_max']) == 8
-    assert len(parts['step_ratio_to_byol']) == 2
+    assert len(parts['step_ratio_to_byol']) == 4
     assert len(parts['pipeline_ratio_32']) == 2
 
 
