@@ -397,7 +397,7 @@ def kills_survived(options: Options) -> dict:
         subprocess.run([*command, '--kills',
                         str(kills), '--out', out],
                        check=True,
-                       stdout=sys.stderr)
+                       stdout=subprocess.DEVNULL)
         with open(out) as file:
             measured = json.load(file)
     return dict(measured, value=measured['kills_survived'])
