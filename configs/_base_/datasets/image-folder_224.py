@@ -1,3 +1,5 @@
+_base_ = './image-folder_32.py'
+
 # A folder of images of any size, seen at 224 pixels in BYOL's two views (arXiv
 # 2006.07733, appendix B). The loader's processes decode and crop; the rest is
 # made for whole batches on the device that trains. The area's mean is as free
@@ -8,32 +10,13 @@ train_pipeline = [
     dict(type='MultiView', num_views=2, transforms=[crop]),
     dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
 ]
-flip_and_colour = [
-    dict(type='RandomHorizontalFlip', p=0.5),
-    dict(
-        type='ColorJitter',
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.2,
-        hue=0.1,
-        p=0.8),
-    dict(type='RandomGrayscale', p=0.2),
-]
 # Three standard deviations to either side at most.
 blur = dict(type='RandomGaussianBlur', kernel_size=(13, 13), sigma=(0.1, 2.0))
 solarize = dict(type='RandomSolarize', thresholds=(0.5, 0.5), additions=0.0)
 views = [
-    [*flip_and_colour, dict(blur, p=1.0)],
-    [*flip_and_colour,
-     dict(blur, p=0.1),
+    [*_base_.view, dict(blur, p=1.0)],
+    [*_base_.view, dict(blur, p=0.1),
      dict(solarize, p=0.2)],
 ]
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='ResumableSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='ImageFolder', data_root='data/images', pipeline=train_pipeline))
+    batch_size=128, num_workers=4, dataset=dict(pipeline=train_pipeline))
