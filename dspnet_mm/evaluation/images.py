@@ -125,6 +125,27 @@ def pick(dataset: BaseDataset, number: int, seed: int) -> List[int]:
     return sorted(order[:number].tolist())
 
 
+def pick_balanced(labels: np.ndarray, fraction: float, seed: int) -> List[int]:
+    """Pick a fraction of the images of each class at random.
+
+    Args:
+        labels (ndarray): The label of each image, shape (N, ).
+        fraction (float): Which part of each class, in (0, 1]; at least one
+            image of each.
+        seed (int): The seed, at least 0.
+
+    Returns:
+        list[int]: Their indices, in increasing order.
+    """
+    generator = np.random.default_rng(seed)
+    chosen: List[int] = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        number = max(1, round(fraction * len(members)))
+        chosen += members[:number].tolist()
+    return sorted(chosen)
+
+
 def iterate(
     dataset: BaseDataset,
     image_format: ImageFormat,

@@ -1,10 +1,12 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Which sub-networks an iteration trains.
 
-A sampler is a function of the iteration and a seed alone: all processes draw
-the same, and a resumed run draws what the uninterrupted one would have.
+A sampler is a function of the iteration, a seed, and the part of the training
+that is done: all processes draw the same, and a resumed run draws what the
+uninterrupted one would have.
 """
-from typing import List, Optional
+import bisect
+from typing import List, Optional, Sequence
 
 import numpy as np
 from mmselfsup.registry import TASK_UTILS
@@ -53,12 +55,17 @@ class SandwichSampler:
             self.family.desired.values()) and (self.desired_prob == 1
                                                or not self.num_random)
 
-    def __call__(self, iteration: int, seed: int) -> List[Subnet]:
+    def __call__(self,
+                 iteration: int,
+                 seed: int,
+                 progress: float = 0.) -> List[Subnet]:
         """Draw.
 
         Args:
             iteration (int): The iteration, from 0.
             seed (int): The seed of the run, at least 0.
+            progress (float): Which part of the training is done, in [0, 1).
+                Defaults to 0.
 
         Returns:
             list[Subnet]: Different sub-networks, the largest first, the
@@ -93,7 +100,10 @@ class AllDesiredSampler:
     def __init__(self, family: ResNetFamily) -> None:
         self.family = family
 
-    def __call__(self, iteration: int, seed: int) -> List[Subnet]:
+    def __call__(self,
+                 iteration: int,
+                 seed: int,
+                 progress: float = 0.) -> List[Subnet]:
         """See :meth:`SandwichSampler.__call__`."""
         return list(self.family.desired.values())
 
@@ -116,6 +126,53 @@ class FixedSampler:
         self.subnet = family.full if name is None else family[name]
         self.draws_only_desired = self.subnet in family.desired.values()
 
-    def __call__(self, iteration: int, seed: int) -> List[Subnet]:
+    def __call__(self,
+                 iteration: int,
+                 seed: int,
+                 progress: float = 0.) -> List[Subnet]:
         """See :meth:`SandwichSampler.__call__`."""
         return [self.subnet]
+
+
+@TASK_UTILS.register_module()
+class PhasedSampler:
+    """Another sampler in each phase of the training.
+
+    E.g. a slow start, as in SlimCLR (arXiv 2209.15525), which trains the
+    supernet alone for the first half: phases=[dict(type='FixedSampler',
+    until=0.5), dict(type='SandwichSampler', until=1.)].
+
+    Args:
+        family (ResNetFamily): The family of sub-networks.
+        phases (Sequence[dict]): Configs of samplers, each with ``until``,
+            the part of the training, in (0, 1], at whose end its phase ends.
+
+    Raises:
+        InputError: If the ends do not increase to 1.
+    """
+
+    def __init__(self, family: ResNetFamily, phases: Sequence[dict]) -> None:
+        phases = [dict(phase) for phase in phases]
+        self.ends = [phase.pop('until', None) for phase in phases]
+        if None in self.ends or self.ends != sorted(set(self.ends)) or \
+                self.ends[:1] <= [0] or self.ends[-1] != 1:
+            raise InputError(f"the phases' ends, until={self.ends}, are not "
+                             'allowed: give each phase an end above that of '
+                             'the one before, and the last one 1')
+        self.samplers = [
+            TASK_UTILS.build(phase, default_args=dict(family=family))
+            for phase in phases
+        ]
+
+    @property
+    def draws_only_desired(self) -> bool:
+        """Whether nothing but DNs can be drawn, in any phase."""
+        return all(sampler.draws_only_desired for sampler in self.samplers)
+
+    def __call__(self,
+                 iteration: int,
+                 seed: int,
+                 progress: float = 0.) -> List[Subnet]:
+        """See :meth:`SandwichSampler.__call__`."""
+        phase = bisect.bisect_right(self.ends[:-1], progress)
+        return self.samplers[phase](iteration, seed, progress)

@@ -30,6 +30,26 @@ def test_digits_are_split_once_and_for_all():
         DATASETS.build(dict(type='EmbeddedDigits', split='val'))
 
 
+def test_the_folds_test_on_each_digit_once():
+    tested = []
+    for fold in range(3):
+        train, test = (
+            DATASETS.build(
+                dict(type='EmbeddedDigits', split=split, fold=fold))
+            for split in ('train', 'test'))
+        assert (len(train), len(test)) == (1198, 599)
+        parts = [{item['img'].tobytes()
+                  for item in each} for each in (train, test)]
+        # Two of the scans are equal.
+        assert len(parts[0] & parts[1]) <= 1
+        tested += [item['img'].tobytes() for item in test]
+    everything = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
+    assert sorted(tested) == sorted(image[..., None].repeat(3, -1).tobytes()
+                                    for image in everything)
+    with pytest.raises(InputError, match='fold=3.*0 to 2'):
+        DATASETS.build(dict(type='EmbeddedDigits', fold=3))
+
+
 def test_an_image_folder_is_read_to_its_depths(tmp_path):
     image = np.zeros((4, 4, 3), np.uint8)
     for name in ('b.png', 'a/x.JPG', 'a/b/c/y.bmp'):

@@ -7,8 +7,9 @@ from mmselfsup.evaluation.functional import knn_eval
 
 from dspnet_mm import InputError
 from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
-                                  extract_features, iterate, knn_accuracy,
-                                  linear_accuracy, pick)
+                                  extract_features, finetuned_accuracy,
+                                  iterate, knn_accuracy, linear_accuracy, pick,
+                                  pick_balanced)
 from dspnet_mm.models import SlimmableResNet
 from dspnet_mm.slimming import slim
 
@@ -91,3 +92,33 @@ def test_evaluation_sees_whole_images_in_order_without_random_numbers():
     assert torch.equal(inputs[3], batches[0][0][some[3]])
     (workers, _), = iterate(dataset, ImageFormat(16), some, num_workers=2)
     assert torch.equal(inputs, workers)
+
+
+def test_a_balanced_pick_has_its_part_of_each_class():
+    labels = np.repeat([0, 1, 2], [200, 40, 3])
+    chosen = pick_balanced(labels, 0.1, seed=0)
+    assert np.bincount(labels[chosen]).tolist() == [20, 4, 1]
+    assert chosen == sorted(set(chosen))
+    assert chosen == pick_balanced(labels, 0.1, seed=0)
+    assert chosen != pick_balanced(labels, 0.1, seed=1)
+
+
+def test_fine_tuning_learns_what_a_frozen_network_cannot(family):
+    torch.manual_seed(0)
+    plain = slim(SlimmableResNet(family), family['middle'])
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(160, 3, 8, 8, generator=generator)
+    labels = np.arange(160) % 2
+    # What tells the classes apart is a pattern, not a mean.
+    inputs[1::2, :, ::2] += 0.5
+    inputs[1::2, :, 1::2] -= 0.5
+    train, test = (inputs[:60], labels[:60]), (inputs[60:], labels[60:])
+    accuracy = finetuned_accuracy(plain, train, test)
+    assert accuracy > 0.9
+    assert finetuned_accuracy(plain, train, test) == accuracy
+    # Labels at random leave nothing to be learned.
+    chance = np.random.default_rng(0).integers(0, 2, 60)
+    assert finetuned_accuracy(plain, (inputs[:60], chance), test) < 0.75
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, before[key]), key

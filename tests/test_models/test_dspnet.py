@@ -100,6 +100,24 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
     assert (ours - theirs).norm() <= 1e-3 * (ours - initial).norm()
 
 
+def test_a_slow_start_trains_the_supernet_alone():
+    MessageHub.get_current_instance().update_info('max_iters', 4)
+    model = build(
+        sampler=dict(
+            type='PhasedSampler',
+            phases=[
+                dict(type='FixedSampler', until=0.5),
+                dict(type='AllDesiredSampler', until=1)
+            ]))
+    wrapper = sgd(model)
+    trained = [[
+        name for name in model.train_step(batch(), wrapper)
+        if name.startswith('loss_')
+    ] for _ in range(4)]
+    everything = ['loss_large', 'loss_middle', 'loss_tiny']
+    assert trained == [['loss_large']] * 2 + [everything] * 2
+
+
 def test_gradients_are_the_sum_over_the_sampled_subnetworks():
     model = build()
     data = batch()

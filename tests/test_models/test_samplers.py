@@ -6,7 +6,8 @@ import pytest
 from conftest import make_family
 
 from dspnet_mm import InputError
-from dspnet_mm.models import AllDesiredSampler, FixedSampler, SandwichSampler
+from dspnet_mm.models import (AllDesiredSampler, FixedSampler, PhasedSampler,
+                              SandwichSampler)
 
 
 def draws(sampler, seed=0, number=200):
@@ -71,6 +72,32 @@ def test_all_and_fixed():
     assert AllDesiredSampler(family)(3, 0) == list(family.desired.values())
     assert FixedSampler(family)(3, 0) == [family.full]
     assert FixedSampler(family, 'tiny')(3, 0) == [family['tiny']]
+
+
+def test_each_phase_has_its_sampler():
+    family = make_family()
+    sampler = PhasedSampler(family, [
+        dict(type='FixedSampler', until=0.3),
+        dict(type='AllDesiredSampler', until=0.6),
+        dict(type='FixedSampler', name='tiny', until=1),
+    ])
+    desired = list(family.desired.values())
+    for progress, expected in ((0., [family.full]), (0.29, [family.full]),
+                               (0.3, desired), (0.59, desired),
+                               (0.6, [family['tiny']]), (0.999,
+                                                         [family['tiny']])):
+        assert sampler(7, 0, progress) == expected
+    assert sampler.draws_only_desired
+    any_member = dict(type='SandwichSampler', until=1)
+    assert not PhasedSampler(family, [any_member]).draws_only_desired
+
+
+@pytest.mark.parametrize(
+    'ends', [[], [0.5], [0.5, 0.5, 1], [0.5, 0.2, 1], [0, 1], [None]])
+def test_phases_must_fill_the_training(ends):
+    phases = [dict(type='FixedSampler', until=end) for end in ends]
+    with pytest.raises(InputError, match='the last one 1'):
+        PhasedSampler(make_family(), phases)
 
 
 def test_wrong_arguments_are_refused_naming_the_allowed():

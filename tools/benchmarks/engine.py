@@ -34,6 +34,7 @@ from mmengine.registry import init_default_scope
 from mmselfsup.models.algorithms import BYOL
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
+from one_by_one import byol_cfg
 from torch import nn
 from views import makers, photographs
 
@@ -42,7 +43,7 @@ from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.models import DSPNet, activate
-from dspnet_mm.slimming import plain_backbone_cfg, slim
+from dspnet_mm.slimming import slim
 from dspnet_mm.versions import versions
 
 ROOT = os.path.dirname(
@@ -274,30 +275,8 @@ def activation(options: Options) -> dict:
 
 
 def byol(cfg: dict, model: DSPNet) -> BYOL:
-    """MMSelfSup's own BYOL, with a supernet's networks as plain ones.
-
-    Its backbone is MMSelfSup's ResNet. Where images are small it is
-    SlimResNet: MMClassification's ResNet, of which MMSelfSup's is made, with
-    the small stem that neither has.
-    """
-
-    def plain(neck: dict, slimmable: nn.Module) -> dict:
-        neck = {key: neck[key] for key in neck if key != 'slim_input'}
-        return dict(
-            neck,
-            type='NonLinearNeck',
-            in_channels=slimmable.fc0.in_features,
-            norm_cfg=dict(type='BN1d'))
-
-    family = model.family
-    twin = BYOL(
-        backbone=plain_backbone_cfg(family, family.full),
-        neck=plain(cfg.neck, model.neck),
-        head=dict(
-            cfg.head,
-            predictor=plain(cfg.head.predictor, model.head.predictor)),
-        base_momentum=cfg.base_momentum,
-        data_preprocessor=cfg.data_preprocessor)
+    """MMSelfSup's own BYOL, its networks and weights a supernet's."""
+    twin = MODELS.build(byol_cfg(cfg, model.family, model.family.full))
     # All but the target network's, which it copies in its first step.
     twin.load_state_dict(model.state_dict(), strict=False)
     return twin

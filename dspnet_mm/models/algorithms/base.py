@@ -36,8 +36,7 @@ class SupernetAlgorithm(BaseModel):
     shared weights, are averaged over the processes once, and make one step
     of the optimizer, after which the target network follows.
 
-    A method is a subclass with :meth:`compute_targets` and
-    :meth:`subnet_loss`.
+    A method is a subclass with :meth:`subnet_loss`.
 
     Args:
         family (dict | ResNetFamily): The family of sub-networks. It is
@@ -160,10 +159,10 @@ class SupernetAlgorithm(BaseModel):
             views (list[Tensor]): The views, each of shape (N, C, H, W).
 
         Returns:
-            list[Tensor]: Whatever :meth:`subnet_loss` needs, without
-            gradient.
+            list[Tensor]: The target network's projection of each, of shape
+            (N, D), without gradient.
         """
-        raise NotImplementedError
+        return [self.target_net(view)[0] for view in views]
 
     def subnet_loss(
             self, views: Views,
@@ -182,7 +181,7 @@ class SupernetAlgorithm(BaseModel):
 
     def sample_subnets(self) -> List[Subnet]:
         """The sub-networks of the present iteration, equal on all ranks."""
-        return self.sampler(self.current_iteration, self.seed)
+        return self.sampler(self.current_iteration, self.seed, self.progress)
 
     @property
     def seed(self) -> int:
@@ -200,13 +199,25 @@ class SupernetAlgorithm(BaseModel):
             'iter', self._iterations_done)
 
     @property
+    def _total_iterations(self) -> int:
+        """How many the runner will make; 0 without one."""
+        info = MessageHub.get_current_instance().runtime_info
+        return info.get('max_iters') or 0
+
+    @property
+    def progress(self) -> float:
+        """Which part of the training is done, in [0, 1); 0 without runner."""
+        total = self._total_iterations
+        return self.current_iteration / total if total else 0.
+
+    @property
     def momentum(self) -> float:
         """The target network's momentum after the present iteration.
 
         As in BYOL (arXiv 2006.07733, section 3.2), where the runner says how
         many iterations there are; constant without a runner.
         """
-        total = MessageHub.get_current_instance().runtime_info.get('max_iters')
+        total = self._total_iterations
         if not total:
             return self.base_momentum
         progress = min((self.current_iteration + 1) / total, 1)

@@ -25,17 +25,6 @@ class DSPNet(SupernetAlgorithm):
         **kwargs: See :class:`SupernetAlgorithm`.
     """
 
-    def compute_targets(self, views: Views) -> List[torch.Tensor]:
-        """The target network's projections of both views.
-
-        Args:
-            views (list[Tensor]): Two views, each of shape (N, C, H, W).
-
-        Returns:
-            list[Tensor]: Two tensors of shape (N, D).
-        """
-        return [self.target_net(view)[0] for view in views]
-
     def subnet_loss(
             self, views: Views,
             targets: List[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,92 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+from typing import Dict, List, Tuple
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmselfsup.models.algorithms.base import BaseModel
+from mmselfsup.registry import MODELS
+from torch import nn
+
+from dspnet_mm.checkpoint import load_checkpoint
+from dspnet_mm.errors import InputError
+from .base import SupernetAlgorithm, Views
+
+
+@MODELS.register_module()
+class SEED(SupernetAlgorithm):
+    """Distillation from a frozen teacher, which was pre-trained alone.
+
+    SEED (arXiv 2101.04731), with both views of an image where it takes one.
+    With :class:`FixedSampler`, one sub-network is the student: the way of
+    getting small networks that DSPNet is compared with.
+
+    Args:
+        *args: See :class:`SupernetAlgorithm`. The head is
+            :class:`SEEDHead`.
+        teacher (dict): The teacher: ``backbone`` and ``neck``, configs of
+            plain networks, and ``checkpoint``, that of a training which has
+            them, e.g. by MMSelfSup's BYOL.
+        **kwargs: See :class:`SupernetAlgorithm`.
+
+    Raises:
+        InputError: If the checkpoint has not the teacher's weights.
+    """
+
+    def __init__(self, *args, teacher: dict, **kwargs) -> None:
+        super().__init__(*args, base_momentum=1., **kwargs)
+        parts = [MODELS.build(teacher[name]) for name in ('backbone', 'neck')]
+        state = load_checkpoint(teacher['checkpoint'])['state_dict']
+        for name, part in zip(('backbone.', 'neck.'), parts):
+            own = {
+                key[len(name):]: tensor
+                for key, tensor in state.items() if key.startswith(name)
+            }
+            try:
+                part.load_state_dict(own, strict=True)
+            except RuntimeError as error:
+                reason = ' '.join(str(error).split())
+                raise InputError(f'{teacher["checkpoint"]} does not hold the '
+                                 f"teacher's {name[:-1]} ({reason}): give the "
+                                 'checkpoint of its training')
+        self.target_net = nn.Sequential(*parts).requires_grad_(False)
+        self.train(self.training)
+
+    def init_weights(self) -> None:
+        """Initialise the student."""
+        BaseModel.init_weights(self)
+
+    def train(self, mode: bool = True) -> 'SEED':
+        """The teacher evaluates, also while the student trains."""
+        super().train(mode)
+        self.target_net.eval()
+        return self
+
+    def subnet_loss(
+            self, views: Views,
+            targets: List[torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The active sub-network's loss, over both views.
+
+        Args:
+            views (list[Tensor]): The views, each of shape (N, C, H, W).
+            targets (list[Tensor]): The teacher's projections of the same
+                views, each of shape (N, D).
+
+        Returns:
+            tuple[Tensor, Tensor]: The loss, a scalar, and the projections of
+            the first view, of shape (N, D).
+        """
+        self._targets = targets
+        projections = [self.neck(self.backbone(view))[0] for view in views]
+        losses = map(self.head, projections, targets)
+        return sum(losses) / len(views), projections[0]
+
+    def train_step(self, data: dict,
+                   optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """See :meth:`SupernetAlgorithm.train_step`."""
+        losses = super().train_step(data, optim_wrapper)
+        for target in self._targets:
+            self.head.enqueue(target)
+        return losses
+
+    def update_target(self) -> None:
+        """The teacher stays as it is."""

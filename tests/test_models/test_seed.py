@@ -1,0 +1,120 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import pytest
+import torch
+from conftest import model_cfg
+from mmengine.optim import OptimWrapper
+from mmselfsup.registry import MODELS
+from mmselfsup.structures import SelfSupDataSample
+from torch.nn import functional as F
+
+from dspnet_mm import InputError
+from dspnet_mm.models import SEEDHead
+
+
+def parts():
+    return dict(
+        backbone=dict(
+            type='SlimResNet',
+            block='BasicBlock',
+            inner_channels=[8, 16, 32, 64],
+            depths=[2, 2, 2, 2],
+            stem='small'),
+        neck=dict(
+            type='NonLinearNeck',
+            in_channels=64,
+            hid_channels=16,
+            out_channels=8,
+            num_layers=2,
+            with_bias=True,
+            with_last_bn=False,
+            norm_cfg=dict(type='BN1d')))
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A trained-like plain network's checkpoint, statistics included."""
+    torch.manual_seed(5)
+    modules = {name: MODELS.build(cfg) for name, cfg in parts().items()}
+    for part in modules.values():
+        for name, buffer in part.named_buffers():
+            if name.endswith('running_var'):
+                buffer.uniform_(0.5, 2)
+    path = tmp_path / 'teacher.pth'
+    torch.save(
+        dict(
+            state_dict={
+                f'{name}.{key}': tensor
+                for name, part in modules.items()
+                for key, tensor in part.state_dict().items()
+            }), path)
+    return dict(**parts(), checkpoint=str(path))
+
+
+def build(teacher, **kwargs):
+    torch.manual_seed(0)
+    cfg = model_cfg(
+        type='SEED',
+        sampler=dict(type='FixedSampler', name='tiny'),
+        head=dict(type='SEEDHead', channels=8, queue_size=24),
+        teacher=teacher,
+        **kwargs)
+    return MODELS.build(cfg)
+
+
+def batch(number=8):
+    return dict(
+        inputs=[torch.rand(number, 3, 16, 16) for _ in range(2)],
+        data_samples=[SelfSupDataSample() for _ in range(number)])
+
+
+def test_the_loss_is_the_papers():
+    torch.manual_seed(0)
+    head = SEEDHead(4, 6, student_temperature=0.2, teacher_temperature=0.1)
+    student, teacher = torch.randn(3, 4), torch.randn(3, 4)
+    expected = 0.
+    for one, other in zip(F.normalize(student), F.normalize(teacher)):
+        instances = torch.cat([head.queue, other[None]])
+        target = torch.softmax(instances @ other / 0.1, 0)
+        seen = torch.softmax(instances @ one / 0.2, 0)
+        expected -= (target * seen.log()).sum() / 3
+    assert head(student, teacher) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_queue_holds_the_last_features():
+    head = SEEDHead(2, 5)
+    features = F.normalize(torch.randn(9, 2))
+    for chunk in features.split(3):
+        head.enqueue(3 * chunk)
+    # The last five, in a ring.
+    assert torch.allclose(head.queue.roll(1, 0), features[4:], atol=1e-6)
+    with pytest.raises(InputError, match='queue_size=5.*6 features'):
+        head.enqueue(torch.randn(6, 2))
+    with pytest.raises(InputError, match='above 0'):
+        SEEDHead(2, 5, teacher_temperature=0)
+
+
+def test_the_teacher_stays_and_the_student_learns(teacher):
+    model = build(teacher)
+    model.init_weights()
+    model.train()
+    original = torch.load(teacher['checkpoint'])['state_dict']
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    wrapper, data = OptimWrapper(optimizer), batch()
+    untouched = model.backbone.conv1.weight[2:].clone()
+    losses = [model.train_step(data, wrapper) for _ in range(30)]
+    assert losses[-1]['loss_tiny'] < losses[3]['loss_tiny']
+    # A quarter of the stem is the student's.
+    assert torch.equal(model.backbone.conv1.weight[2:], untouched)
+    for index, name in enumerate(('backbone', 'neck')):
+        for key, tensor in model.target_net[index].state_dict().items():
+            assert torch.equal(tensor, original[f'{name}.{key}']), key
+    with torch.no_grad():
+        last = F.normalize(model.target_net(data['inputs'][1])[0], dim=1)
+    # 30 steps of 16 features in a ring of 24.
+    assert torch.allclose(model.head.queue[-8:], last, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_network_is_refused(teacher):
+    teacher['backbone']['depths'] = [2, 2, 2, 1]
+    with pytest.raises(InputError, match="not hold the teacher's backbone"):
+        build(teacher)

@@ -1,0 +1,126 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import importlib
+import json
+import os
+import re
+import sys
+from statistics import mean, stdev
+from unittest import mock
+
+import pytest
+from conftest import ROOT, run_tool
+from mmselfsup.registry import DATASETS
+
+from dspnet_mm.evaluation import ImageFormat
+
+TOOL = os.path.join('benchmarks', 'once_vs_one_by_one.py')
+
+
+@pytest.fixture(scope='module')
+def benchmark():
+    """The benchmark's modules, as its own folder has them."""
+    folder = os.path.join(ROOT, 'tools', 'benchmarks')
+    with mock.patch.object(sys, 'path', [folder, *sys.path]):
+        yield importlib.import_module
+
+
+def outcome(benchmark, accuracies, seconds):
+    """One in which all metrics are equal."""
+    metrics = benchmark('trials').METRICS
+    return benchmark('once_vs_one_by_one').Outcome(
+        {
+            name: dict.fromkeys(metrics, value)
+            for name, value in accuracies.items()
+        },
+        [dict(seconds=value, without_loading=value / 2) for value in seconds])
+
+
+def test_the_figures_are_paired_by_seed(benchmark):
+    ours = [
+        outcome(benchmark, dict(large=0.6, tiny=0.5), [30]),
+        outcome(benchmark, dict(large=0.7, tiny=0.4), [32]),
+        outcome(benchmark, dict(large=0.5, tiny=0.6), [28]),
+    ]
+    theirs = [
+        outcome(benchmark, dict(large=0.61, tiny=0.45), [40, 20]),
+        outcome(benchmark, dict(large=0.68, tiny=0.38), [42, 20]),
+        outcome(benchmark, dict(large=0.53, tiny=0.55), [38, 20]),
+    ]
+    figures = benchmark('once_vs_one_by_one').figures_of(ours, theirs)
+    by_seed = [0.02, 0.02, 0.01]
+    assert figures['knn_gain_mean'] == pytest.approx(mean(by_seed))
+    assert figures['knn_gain_mean_se'] == pytest.approx(
+        stdev(by_seed) / 3**0.5)
+    of_large = [-0.01, 0.02, -0.03]
+    assert figures['linear_gain_worst'] == pytest.approx(mean(of_large))
+    assert figures['linear_gain_worst_se'] == pytest.approx(
+        stdev(of_large) / 3**0.5)
+    assert figures['knn_error_ratio'] == pytest.approx(2.7 / 2.8)
+    assert figures['cost_ratio'] == pytest.approx(90 / 180)
+
+
+def test_what_theirs_lacks_is_left_out(benchmark):
+    ours = [outcome(benchmark, dict(large=0.1, tiny=0.5), [1])] * 2
+    theirs = [outcome(benchmark, dict(tiny=0.4), [1])] * 2
+    figures = benchmark('once_vs_one_by_one').figures_of(ours, theirs)
+    assert figures['knn_gain_mean'] == pytest.approx(0.1)
+    assert figures['knn_error_ratio'] == pytest.approx(0.5 / 0.6)
+
+
+def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
+    data = [benchmark('trials').Data('digits', None, seed) for seed in (4, 1)]
+    assert data[0].pretraining() == data[1].pretraining()
+    train, test = data[0].evaluation(ImageFormat(8))
+    assert len(train[1]) == 1198 and len(test[1]) == 599
+    assert test[0].shape == (599, 3, 8, 8)
+    dataset = DATASETS.build(data[0].pretraining())
+    pixels = {item['img'].tobytes() for item in dataset}
+    assert len(pixels) > 1190
+    complaint = '3 training images, fewer than the 9'
+    with pytest.raises(ValueError, match=complaint):
+        folder = tmp_path / 'train' / 'a'
+        folder.mkdir(parents=True)
+        for name in 'xyz':
+            (folder / f'{name}.png').write_bytes(b'')
+        benchmark('trials').Data(str(tmp_path), 9, 0).pretraining()
+
+
+def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
+    module = benchmark('once_vs_one_by_one')
+    out = tmp_path / 'out'
+    argv = [
+        'tool', '--data', 'digits', '--seeds', '2', '--out',
+        str(out), '--processes', '2'
+    ]
+    # The real thing, for some iterations.
+    budget = module.Budget(1, 64, 4, (0.03, ), 128)
+    with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
+            mock.patch.object(sys, 'argv', argv):
+        module.main()
+        report_path = out / 'once_vs_one_by_one_digits4.json'
+        first = json.loads(report_path.read_text())
+        times = [path.stat().st_mtime_ns for path in out.glob('*/*.pth')]
+        # What is finished is not done again.
+        module.main()
+    assert json.loads(report_path.read_text()) == first
+    assert times == [path.stat().st_mtime_ns for path in out.glob('*/*.pth')]
+    # Three learning rates' seeds times 1 + 4 + 3 trainings.
+    assert len(times) == 24
+    assert len(first['rows']) == 4 + 4 + 3
+    assert first['seeds'] == [0, 1]
+    assert 0 < first['figures']['cost_ratio'] < 2
+    assert first['figures']['cost_ratio'] != \
+        first['figures']['cost_ratio_without_loading']
+    assert all(0.1 < row['linear'] <= 1 for row in first['rows'])
+    for suffix in ('png', 'md'):
+        assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
+
+
+@pytest.mark.parametrize('args, complaint', [
+    (['--data', 'digits', '--seeds', 1], '--seeds 1.*at least 2'),
+    (['--data', 'digits', '--budget', 'gpu'], 'gpu.*quick, full'),
+])
+def test_wrong_arguments_are_refused(args, complaint, tmp_path):
+    done = run_tool(TOOL, *args, '--out', tmp_path / 'out')
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr)

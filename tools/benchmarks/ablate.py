@@ -1,0 +1,220 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Measure what single ideas change in a supernet's desired networks.
+
+Each idea is the shipped config and what it changes. It is compared with the
+config as it is, on the same seeds and learning rate, and has a JSON of its
+own.
+"""
+import argparse
+import json
+import os
+import shlex
+import sys
+from typing import Any, Dict, List, NamedTuple
+
+from once_vs_one_by_one import (Outcome, Sides, add_processes, data_name,
+                                figures_of, run_all)
+from trials import METRICS, workers
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.versions import versions
+
+NAME = 'tools/benchmarks/ablate.py'
+
+
+class Idea(NamedTuple):
+    """What is changed in the config, and what that is."""
+    text: str
+    options: Dict[str, Any]
+
+
+def slow_start(until: float) -> dict:
+    """The supernet alone, until a part of the training is done."""
+    return {
+        'model.sampler':
+        dict(
+            _delete_=True,
+            type='PhasedSampler',
+            phases=[
+                dict(type='FixedSampler', until=until),
+                dict(
+                    type='SandwichSampler',
+                    num_random=1,
+                    desired_prob=1.0,
+                    until=1)
+            ])
+    }
+
+
+_PER_IMAGE_VIEW = [
+    dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='RandomApply',
+        transforms=[
+            dict(
+                type='ColorJitter',
+                brightness=0.4,
+                contrast=0.4,
+                saturation=0.2,
+                hue=0.1)
+        ],
+        prob=0.8),
+    dict(
+        type='RandomGrayscale',
+        prob=0.2,
+        keep_channels=True,
+        channel_weights=(0.114, 0.587, 0.2989)),
+]
+IDEAS = {
+    'all-desired':
+    Idea('all desired networks in every iteration',
+         {'model.sampler': dict(_delete_=True, type='AllDesiredSampler')}),
+    'any-member':
+    Idea('the third sub-network is any member of the family',
+         {'model.sampler.desired_prob': 0.0}),
+    'slow-start-30':
+    Idea('the supernet alone for the first 30 %', slow_start(0.3)),
+    'slow-start-50':
+    Idea('the supernet alone for the first half', slow_start(0.5)),
+    'losses-averaged':
+    Idea('the mean of the losses, not their sum',
+         {'model.loss_weights': 'mean'}),
+    'largest-weighted':
+    Idea("the supernet's loss counts 2.5 times",
+         {'model.loss_weights': dict(large=2.5)}),
+    'switchable-bn':
+    Idea('batch norm of its own for each desired network',
+         {'model.switchable_bn': True}),
+    'slim-hidden':
+    Idea('hidden layers of projector and predictor are slimmed', {
+        'model.neck.slim_hidden': True,
+        'model.head.predictor.slim_hidden': True
+    }),
+    'per-image-views':
+    Idea(
+        "MMSelfSup's transforms of one image at a time (folders alone)", {
+            'model.data_preprocessor':
+            dict(
+                _delete_=True,
+                type='SelfSupDataPreprocessor',
+                mean=(123.675, 116.28, 103.53),
+                std=(58.395, 57.12, 57.375),
+                bgr_to_rgb=True),
+            'train_dataloader.dataset.pipeline': [
+                dict(type='LoadImage'),
+                dict(
+                    type='MultiView',
+                    num_views=2,
+                    transforms=[_PER_IMAGE_VIEW]),
+                dict(
+                    type='PackSelfSupInputs',
+                    meta_keys=['img_path', 'converted'])
+            ]
+        }),
+}
+
+
+def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
+    """What an idea changes, by network and in the mean."""
+    rows = [
+        dict(
+            subnet=name,
+            **{
+                f'{metric}_by_seed': [
+                    dict(
+                        idea=one.accuracies[name][metric],
+                        shipped=other.accuracies[name][metric])
+                    for one, other in zip(ours, theirs)
+                ]
+                for metric in METRICS
+            }) for name in ours[0].accuracies
+    ]
+    return dict(
+        idea=idea.text,
+        options=idea.options,
+        figures=figures_of(ours, theirs),
+        rows=rows)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--data',
+        required=True,
+        help='"digits" (embedded), or a folder that holds train/CLASS/ and '
+        'test/CLASS/ (or val/CLASS/) with images')
+    parser.add_argument(
+        '--ideas',
+        nargs='+',
+        required=True,
+        choices=IDEAS,
+        metavar='NAME',
+        help='; '.join(f'{name}: {idea.text}'
+                       for name, idea in IDEAS.items()).replace('%', '%%'))
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=3,
+        metavar='N',
+        help='how many, at least 2 (default: %(default)s)')
+    parser.add_argument(
+        '--lr', type=float, help='learning rate (default: that of the config)')
+    parser.add_argument(
+        '--budget',
+        default='quick',
+        choices=('quick', 'full', 'gpu'),
+        help="as once_vs_one_by_one.py's (default: %(default)s)")
+    add_processes(parser)
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='where a JSON for each idea goes and each finished training is '
+        'kept: the same command goes on where it was stopped')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.seeds < 2:
+        raise InputError(f'--seeds {args.seeds} is not allowed: give at least '
+                         '2')
+    paths = {
+        name:
+        os.path.join(args.out, f'ablation_{data_name(args.data)}_{name}.json')
+        for name in args.ideas
+    }
+    for path in paths.values():
+        check_writable(path)
+    shipped = Sides(args)
+    rate = args.lr or shipped.cfg.optim_wrapper.optimizer.lr
+    cells = [('dspnet', rate, seed) for seed in range(args.seeds)]
+    with workers(args.processes) as pool:
+        theirs = list(run_all(shipped, cells, pool).values())
+        for name, path in paths.items():
+            idea = IDEAS[name]
+            sides = Sides(args, idea.options)
+            ours = list(run_all(sides, cells, pool).values())
+            report = dict(
+                report_of(idea, ours, theirs),
+                learning_rate=rate,
+                budget=shipped.budget._asdict(),
+                seeds=list(range(args.seeds)),
+                versions=versions(),
+                command=shlex.join(['python', NAME, *sys.argv[1:]]))
+            with whole_file(path) as temporary, open(temporary, 'w') as file:
+                json.dump(report, file, indent=2)
+                file.write('\n')
+            print(f'{idea.text}: {path}')
+            print(
+                markdown_table(('figure', 'value'),
+                               [(key, f'{value:.4g}')
+                                for key, value in report['figures'].items()]))
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,456 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Compare networks slimmed from one supernet with each pre-trained alone.
+
+The supernet is trained once, and each desired network by MMSelfSup's own BYOL
+with the same views, batches, epochs, optimizer and evaluation. A third way is
+to distill each smaller network from the largest of those by SEED. The learning
+rate of each is the best of the same list, on a seed that is not reported.
+"""
+import argparse
+import copy
+import json
+import math
+import os
+import re
+import shlex
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import accumulate
+from statistics import mean, stdev
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import matplotlib
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from one_by_one import byol_cfg
+from trials import METRICS, Data, Job, run_jobs, workers
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.models.backbones import build_family
+from dspnet_mm.subnet import ResNetFamily
+from dspnet_mm.versions import versions
+
+matplotlib.use('Agg')
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+ROOT = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NAME = 'tools/benchmarks/once_vs_one_by_one.py'
+DIGITS = 'dspnet_resnet18-small_1xb32-coslr-40e_digits'
+FOLDER = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
+# In this order: SEED's teacher is the largest network pre-trained by BYOL.
+METHODS = dict(
+    dspnet='DSPNet', byol='BYOL, one by one', seed='SEED, one by one')
+# Of the seeds, this one is for the choice of learning rates alone.
+RATE_SEED = 10000
+
+
+class Budget(NamedTuple):
+    """How much is trained; None leaves it as the config says."""
+    epochs: Optional[int]
+    images: Optional[int]
+    base_channels: Optional[int]
+    rates: Tuple[float, ...]
+    # Of SEED; fewer features than images.
+    queue_size: int
+
+
+BUDGETS = dict(
+    digits=dict(
+        quick=Budget(10, None, 8, (0.03, 0.06), 1024),
+        full=Budget(None, None, None, (0.015, 0.03, 0.06), 1024)),
+    folder=dict(
+        quick=Budget(10, 5000, 8, (0.06, 0.12), 4096),
+        full=Budget(30, 5000, 8, (0.03, 0.06, 0.12), 4096),
+        gpu=Budget(None, None, None, (0.03, 0.06, 0.12), 32768)))
+# Widths and depths of the desired networks, the first of which is the largest.
+DESIRED = {
+    4: [(1, 2), (0.75, [2, 2, 1, 1]), (0.5, 1), (0.25, 1)],
+}
+
+
+def data_name(place: str) -> str:
+    """What results call the data: a folder's name but for a last number."""
+    return re.sub(r'\W|\d+$', '', os.path.basename(place.rstrip('/')))
+
+
+class Sides:
+    """The trainings of both sides of the comparison."""
+
+    def __init__(self,
+                 args: argparse.Namespace,
+                 options: Optional[dict] = None) -> None:
+        kind = 'digits' if args.data == 'digits' else 'folder'
+        budgets = BUDGETS[kind]
+        if args.budget not in budgets:
+            raise InputError(f'--budget {args.budget} does not exist for '
+                             f'{kind}: allowed are {", ".join(budgets)}')
+        self.budget = budgets[args.budget]
+        self.place = args.data
+        self.folder = args.out
+        # Of each method, as soon as it is chosen.
+        self.best_rate: Dict[str, float] = {}
+        name = DIGITS if kind == 'digits' else FOLDER
+        self.cfg = Config.fromfile(
+            os.path.join(ROOT, 'configs', 'dspnet', f'{name}.py'))
+        # What is merged is changed on the way.
+        self.cfg.merge_from_dict(copy.deepcopy(options or {}))
+        if self.budget.epochs is not None:
+            self.cfg.train_cfg.max_epochs = self.budget.epochs
+        family = self.cfg.model.family
+        if self.budget.base_channels is not None:
+            family.base_channels = self.budget.base_channels
+        init_default_scope('mmselfsup')
+        self.family: ResNetFamily = build_family(family.to_dict())
+
+    def jobs(self, method: str, rate: float, seed: int) -> List[Job]:
+        """What a method trains for a seed."""
+        data = Data(self.place, self.budget.images, seed)
+
+        def job(model: dict, subnet: str = '') -> Job:
+            cfg = Config(self.cfg.to_dict())
+            cfg.model = model
+            cfg.optim_wrapper.optimizer.lr = rate
+            name = '-'.join(
+                filter(None, (method, f'seed{seed}', f'lr{rate:g}', subnet)))
+            return Job(name, cfg, self.family.input_size, data, subnet)
+
+        model = self.cfg.model.to_dict()
+        if method == 'dspnet':
+            return [job(model)]
+        if method == 'byol':
+            return [
+                job(byol_cfg(model, self.family, value), subnet)
+                for subnet, value in self.family.desired.items()
+            ]
+        teacher = self.jobs('byol', self.best_rate['byol'], seed)[0]
+        smaller = list(self.family.desired)[1:]
+        return [
+            job(self._seed_cfg(model, teacher, subnet), subnet)
+            for subnet in smaller
+        ]
+
+    def _seed_cfg(self, model: dict, teacher: Job, subnet: str) -> dict:
+        """The config that distills a sub-network's plain network."""
+        copied = ('family', 'data_preprocessor', 'backbone', 'neck')
+        byol = teacher.cfg.model.to_dict()
+        epochs = self.cfg.train_cfg.max_epochs
+        return dict({key: model[key]
+                     for key in copied},
+                    type='SEED',
+                    sampler=dict(type='FixedSampler', name=subnet),
+                    head=dict(
+                        type='SEEDHead',
+                        channels=model['neck']['out_channels'],
+                        queue_size=self.budget.queue_size),
+                    teacher=dict(
+                        backbone=byol['backbone'],
+                        neck=byol['neck'],
+                        checkpoint=os.path.join(self.folder, teacher.folder,
+                                                f'epoch_{epochs}.pth')))
+
+
+class Outcome(NamedTuple):
+    """What a method gives for a seed.
+
+    Args:
+        accuracies (dict): By network and metric, in [0, 1].
+        costs (list[dict]): ``seconds`` and ``without_loading`` of each
+            training.
+    """
+    accuracies: Dict[str, Dict[str, float]]
+    costs: List[Dict[str, float]]
+
+    @classmethod
+    def of(cls, results: List[dict]) -> 'Outcome':
+        """Put a method's trainings together."""
+        accuracies: Dict[str, Dict[str, float]] = {}
+        for result in results:
+            accuracies.update(result['accuracies'])
+        return cls(accuracies, [result['cost'] for result in results])
+
+    def cost(self, key: str) -> float:
+        """The cost of all trainings."""
+        return sum(cost[key] for cost in self.costs)
+
+    def mean(self, *metrics: str) -> float:
+        """The mean accuracy over networks and metrics."""
+        return mean(accuracy[metric] for accuracy in self.accuracies.values()
+                    for metric in metrics)
+
+
+def run_all(
+        sides: Sides, cells: Sequence[Tuple[str, float, int]],
+        pool: ProcessPoolExecutor) -> Dict[Tuple[str, float, int], Outcome]:
+    """The outcomes of methods with learning rates and seeds."""
+    groups = [sides.jobs(*cell) for cell in cells]
+    results = iter(
+        run_jobs([job for jobs in groups for job in jobs], sides.folder, pool))
+    return {
+        cell: Outcome.of([next(results) for _ in jobs])
+        for cell, jobs in zip(cells, groups)
+    }
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of independent values."""
+    return stdev(values) / math.sqrt(len(values))
+
+
+def error(outcomes: List[Outcome], metric: str, names: Iterable[str]) -> float:
+    """The mean error rate over seeds and the named networks."""
+    return mean(1 - outcome.accuracies[name][metric] for outcome in outcomes
+                for name in names)
+
+
+def figures_of(ours: List[Outcome], theirs: List[Outcome]) -> Dict[str, float]:
+    """What the comparison comes to, over the networks that theirs has.
+
+    Both lists go by the same seeds.
+    """
+    figures = {}
+    for metric in METRICS:
+        gains = {
+            name: [
+                one.accuracies[name][metric] - other.accuracies[name][metric]
+                for one, other in zip(ours, theirs)
+            ]
+            for name in theirs[0].accuracies
+        }
+        of_seeds = [mean(values) for values in zip(*gains.values())]
+        worst = min(gains.values(), key=mean)
+        figures.update({
+            f'{metric}_gain_mean':
+            mean(of_seeds),
+            f'{metric}_gain_mean_se':
+            standard_error(of_seeds),
+            f'{metric}_gain_worst':
+            mean(worst),
+            f'{metric}_gain_worst_se':
+            standard_error(worst),
+            f'{metric}_error_ratio':
+            error(ours, metric, gains) / error(theirs, metric, gains)
+        })
+    for key, name in (('seconds', 'cost_ratio'),
+                      ('without_loading', 'cost_ratio_without_loading')):
+        figures[name] = sum(one.cost(key) for one in ours) / sum(
+            other.cost(key) for other in theirs)
+    return figures
+
+
+def rows_of(outcomes: Dict[str, List[Outcome]],
+            family: ResNetFamily) -> List[dict]:
+    """A row for each network and method: means and their standard errors."""
+    rows = []
+    for name, subnet in family.desired.items():
+        for method, of_seeds in outcomes.items():
+            if name not in of_seeds[0].accuracies:
+                continue
+            row = dict(
+                subnet=name,
+                method=method,
+                widths=list(subnet.widths),
+                depths=list(subnet.depths),
+                params=family.params(subnet),
+                flops=family.flops(subnet))
+            for metric in METRICS:
+                values = [each.accuracies[name][metric] for each in of_seeds]
+                row[metric] = mean(values)
+                row[f'{metric}_se'] = standard_error(values)
+            rows.append(row)
+    return rows
+
+
+def cumulative_costs(
+        outcomes: Dict[str, List[Outcome]]) -> Dict[str, List[float]]:
+    """By method, the mean seconds for the first network, two of them, ..."""
+    costs = {}
+    for method, of_seeds in outcomes.items():
+        seconds = [
+            mean(cost['seconds'] for cost in training)
+            for training in zip(*(each.costs for each in of_seeds))
+        ]
+        costs[method] = list(accumulate(seconds))
+    # One training gives them all.
+    costs['dspnet'] *= len(costs['byol'])
+    return costs
+
+
+def table(report: dict) -> str:
+    """The rows and the figures in Markdown."""
+    rows = [(row['subnet'], METHODS[row['method']], f'{row["flops"]:,}', *[
+        f'{100 * row[metric]:.1f} ± {100 * row[f"{metric}_se"]:.1f}'
+        for metric in METRICS
+    ]) for row in report['rows']]
+    figures = [(name, f'{value:.4g}')
+               for name, value in report['figures'].items()]
+    return '\n\n'.join([
+        markdown_table(('sub-network', 'method', 'FLOPs', *METRICS.values()),
+                       rows),
+        markdown_table(('figure', 'value'), figures)
+    ])
+
+
+def draw(report: dict) -> plt.Figure:
+    """Accuracy against FLOPs, and cost against the number of networks."""
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout='constrained')
+    rows = report['rows']
+    for index, (method, label) in enumerate(METHODS.items()):
+        points = sorted((row for row in rows if row['method'] == method),
+                        key=lambda row: row['flops'])
+        for panel, metric in zip(panels, ('knn', 'linear')):
+            panel.errorbar([row['flops'] for row in points],
+                           [100 * row[metric] for row in points],
+                           [100 * row[f'{metric}_se'] for row in points],
+                           marker='o',
+                           capsize=3,
+                           color=f'C{index}',
+                           label=label)
+            panel.set_title(METRICS[metric])
+            panel.set_xscale('log')
+            panel.set_xlabel('FLOPs (multiply-adds per image)')
+            panel.set_ylabel('accuracy (%)')
+            panel.grid(alpha=0.3)
+    panels[0].legend()
+    for index, costs in enumerate(report['costs'].values()):
+        numbers = range(1, len(costs) + 1)
+        panels[2].plot(numbers, costs, color=f'C{index}', marker='o')
+    panels[2].set(
+        title='cost of pre-training',
+        xlabel='desired networks, the largest first',
+        ylabel=report['seconds'],
+        xticks=numbers)
+    panels[2].set_ylim(bottom=0)
+    panels[2].grid(alpha=0.3)
+    return figure
+
+
+def choose_rates(sides: Sides, method: str, pool: ProcessPoolExecutor) -> dict:
+    """The mean accuracy by learning rate, and the best of them."""
+    cells = [(method, rate, RATE_SEED) for rate in sides.budget.rates]
+    outcomes = run_all(sides, cells, pool)
+    tried = {
+        rate: outcomes[method, rate, seed].mean('knn', 'linear')
+        for method, rate, seed in cells
+    }
+    return dict(tried=tried, best=max(tried, key=tried.get))
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Let a command say how many trainings run at a time."""
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=1 if torch.cuda.is_available() else os.cpu_count(),
+        metavar='N',
+        help='trainings at a time, each on one thread (default: one for each '
+        'core; 1 on a GPU)')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--data',
+        required=True,
+        help='"digits" (embedded), or a folder that holds train/CLASS/ and '
+        'test/CLASS/ (or val/CLASS/) with images')
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=3,
+        metavar='N',
+        help='how many, at least 2 (default: %(default)s)')
+    parser.add_argument(
+        '--first-seed',
+        type=int,
+        default=0,
+        metavar='SEED',
+        help='the seeds are this one and those after it (default: '
+        '%(default)s)')
+    parser.add_argument(
+        '--dns',
+        type=int,
+        default=4,
+        choices=DESIRED,
+        help='how many desired networks (default: %(default)s)')
+    parser.add_argument(
+        '--budget',
+        default='quick',
+        choices=('quick', 'full', 'gpu'),
+        help='quick: minutes on 2 cores; full: hours; gpu: all images of a '
+        'folder, as the config says (default: %(default)s)')
+    add_processes(parser)
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='where the report goes and each finished training is kept: the '
+        'same command goes on where it was stopped')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    for name, least in (('seeds', 2), ('first_seed', 0), ('processes', 1)):
+        value = getattr(args, name)
+        if value < least:
+            raise InputError(f'--{name.replace("_", "-")} {value} is not '
+                             f'allowed: give at least {least}')
+    stem = os.path.join(
+        args.out, f'once_vs_one_by_one_{data_name(args.data)}{args.dns}')
+    check_writable(f'{stem}.json')
+    sides = Sides(args)
+    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    rates, by_method = {}, {}
+    with workers(args.processes) as pool:
+        for method in METHODS:
+            rates[method] = choose_rates(sides, method, pool)
+            sides.best_rate[method] = rates[method]['best']
+            cells = [(method, rates[method]['best'], seed) for seed in seeds]
+            outcomes = run_all(sides, cells, pool)
+            by_method[method] = [outcomes[cell] for cell in cells]
+    # SEED's cost is its teacher's, too.
+    by_method['seed'] = [
+        seed._replace(costs=[byol.costs[0], *seed.costs])
+        for seed, byol in zip(by_method['seed'], by_method['byol'])
+    ]
+    figures = figures_of(by_method['dspnet'], by_method['byol'])
+    against_seed = figures_of(by_method['dspnet'], by_method['seed'])
+    figures.update({
+        f'seed_{name}': value
+        for name, value in against_seed.items()
+    })
+    report = dict(
+        figures=figures,
+        rows=rows_of(by_method, sides.family),
+        seconds='GPU seconds' if torch.cuda.is_available() else 'CPU seconds',
+        costs=cumulative_costs(by_method),
+        by_seed={
+            method: [each._asdict() for each in of_seeds]
+            for method, of_seeds in by_method.items()
+        },
+        learning_rates=rates,
+        budget=sides.budget._asdict(),
+        seeds=seeds,
+        rate_seed=RATE_SEED,
+        versions=versions(),
+        command=shlex.join(['python', NAME, *sys.argv[1:]]))
+    with whole_file(f'{stem}.json') as path, open(path, 'w') as file:
+        json.dump(report, file, indent=2)
+        file.write('\n')
+    text = table(report)
+    with whole_file(f'{stem}.md') as path, open(path, 'w') as file:
+        file.write(f'{text}\n')
+    with whole_file(f'{stem}.png') as path:
+        draw(report).savefig(path, format='png', dpi=150)
+    print(text)
+    print(f'report: {stem}.json, table: {stem}.md, picture: {stem}.png')
+
+
+if __name__ == '__main__':
+    run(main)

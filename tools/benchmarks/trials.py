@@ -1,0 +1,336 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Trainings whose networks are evaluated, each kept once it is finished."""
+import copy
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmselfsup.registry import DATASETS, HOOKS
+from torch import nn
+
+from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
+                                  extract_features, finetuned_accuracy,
+                                  iterate, knn_accuracy, linear_accuracy, pick,
+                                  pick_balanced)
+from dspnet_mm.evaluation.report import labelled_datasets
+from dspnet_mm.files import whole_file
+from dspnet_mm.models import SupernetAlgorithm
+from dspnet_mm.slimming import recalibrate, slim
+
+METRICS = dict(
+    knn='kNN',
+    linear='linear probe',
+    finetuned_1='1 % of labels',
+    finetuned_10='10 % of labels')
+_LABELS = dict(finetuned_1=0.01, finetuned_10=0.1)
+_K = 20
+_BATCH_SIZE = 1024
+_CALIBRATION_IMAGES = 1024
+_FOLDS = 3
+RESULT = 'result.json'
+Labelled = Tuple[torch.Tensor, np.ndarray]
+
+
+class Data(NamedTuple):
+    """The images of a seed's trainings and evaluation.
+
+    Args:
+        place (str): 'digits', or a folder that holds train/CLASS and
+            test/CLASS (or val/CLASS).
+        images (int, optional): How many training images, drawn by the seed;
+            None for all.
+        seed (int): The seed. Of the digits it says which third is the test
+            part.
+    """
+    place: str
+    images: Optional[int]
+    seed: int
+
+    def pretraining(self) -> dict:
+        """The config of what is trained on, but for its pipeline."""
+        if self.place == 'digits':
+            cfg = dict(type='EmbeddedDigits', split='train', fold=self._fold)
+        else:
+            folder = os.path.join(self.place, 'train')
+            cfg = dict(type='ImageFolder', data_root=folder)
+        if self.images is None:
+            return cfg
+        init_default_scope('mmselfsup')
+        dataset = DATASETS.build(cfg)
+        if self.images > len(dataset):
+            raise InputError(f'{self.place} has {len(dataset)} training '
+                             f'images, fewer than the {self.images} to train '
+                             'on')
+        return dict(cfg, indices=pick(dataset, self.images, self.seed))
+
+    def evaluation(self, image_format: ImageFormat) -> List[Labelled]:
+        """Normalised training and test images with their labels."""
+        size = image_format.input_size
+        if self.place == 'digits':
+            sets = [
+                evaluation_dataset(
+                    dict(type='EmbeddedDigits', split=split, fold=self._fold),
+                    size) for split in ('train', 'test')
+            ]
+        else:
+            sets = labelled_datasets(self.place, size)
+        chosen = [
+            None if self.images is None else pick(sets[0], self.images,
+                                                  self.seed), None
+        ]
+        loaded = []
+        for dataset, indices in zip(sets, chosen):
+            inputs, labels = zip(*iterate(dataset, image_format, indices))
+            loaded.append((torch.cat(inputs), np.concatenate(labels)))
+        return loaded
+
+    @property
+    def _fold(self) -> int:
+        return self.seed % _FOLDS
+
+
+class Job(NamedTuple):
+    """A training.
+
+    Args:
+        name (str): What it is called.
+        cfg (Config): What is trained.
+        input_size (int): Height and width of the images to evaluate on.
+        data (Data): What it is trained and evaluated on.
+        subnet (str): Which network is evaluated. Defaults to '', all that
+            the family desires.
+    """
+    name: str
+    cfg: Config
+    input_size: int
+    data: Data
+    subnet: str = ''
+
+    @property
+    def folder(self) -> str:
+        """A name that no other training has."""
+        everything = repr((self.cfg.to_dict(), self[2:]))
+        digest = hashlib.sha256(everything.encode()).hexdigest()
+        return f'{self.name}-{digest[:12]}'
+
+
+@HOOKS.register_module()
+class CostHook(Hook):
+    """Counts the seconds of a training, and those that make the views.
+
+    On a CPU, what the process computed; on a GPU, the clock's. A training
+    that is resumed goes on counting.
+    """
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seconds = 0.
+        self.views = 0.
+
+    def before_train(self, runner: Runner) -> None:
+        self._start = clock()
+        self._loaded = self._start
+        preprocessor = runner.model.data_preprocessor
+        preprocessor.register_forward_pre_hook(self._before_views)
+        preprocessor.register_forward_hook(self._after_views)
+
+    def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        self.views += clock() - self._loaded
+
+    def _before_views(self, preprocessor: nn.Module, *args) -> None:
+        self._views_begin = clock()
+
+    def _after_views(self, preprocessor: nn.Module, *args) -> None:
+        self.views += clock() - self._views_begin
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        self._loaded = clock()
+        self.seconds += self._loaded - self._start
+        self._start = self._loaded
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['cost'] = self.cost
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self.seconds = checkpoint['cost']['seconds']
+        self.views = self.seconds - checkpoint['cost']['without_loading']
+
+    @property
+    def cost(self) -> Dict[str, float]:
+        """The seconds so far, with and without loading and augmenting."""
+        return dict(
+            seconds=self.seconds, without_loading=self.seconds - self.views)
+
+
+def clock() -> float:
+    """Seconds: the process's on a CPU, the clock's where there is a GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
+    """Train, or go on where a training was interrupted.
+
+    Args:
+        job (Job): What to train.
+        folder (str): Where its checkpoints and log go.
+
+    Returns:
+        tuple[Module, dict]: The algorithm, and its cost in seconds.
+    """
+    cfg = copy.deepcopy(job.cfg)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    cfg.train_dataloader.dataset = dict(
+        **job.data.pretraining(), pipeline=pipeline)
+    # This process does all, so that its seconds are all.
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.randomness = dict(seed=job.data.seed)
+    cfg.custom_hooks = [dict(type='CostHook')]
+    cfg.default_hooks.logger.interval = 50
+    cfg.default_hooks.checkpoint.update(interval=5, max_keep_ckpts=1)
+    cfg.visualizer.vis_backends = []
+    cfg.work_dir = folder
+    cfg.resume = True
+    cfg.log_level = 'WARNING'
+    # A second runner in this process would write where the first did.
+    cfg.experiment_name = cfg.visualizer.name = f'{job.name}-{time.time_ns()}'
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    hook, = (hook for hook in runner.hooks if isinstance(hook, CostHook))
+    return runner.model, hook.cost
+
+
+def networks(model: nn.Module, subnet: str) -> Iterator[Tuple[str, nn.Module]]:
+    """The trained plain networks, by name."""
+    if not isinstance(model, SupernetAlgorithm):
+        yield subnet, model.backbone
+        return
+    device = next(model.parameters()).device
+    names = [subnet] if subnet else model.family.desired
+    for name in names:
+        yield name, slim(model.backbone, model.family[name]).to(device)
+
+
+def evaluate(backbone: nn.Module, train: Labelled, test: Labelled,
+             seed: int) -> Dict[str, float]:
+    """All accuracies of a trained network, by metric.
+
+    Its batch norm is calibrated on training images first: on both sides of a
+    comparison alike.
+    """
+    device = next(backbone.parameters()).device
+    recalibrate(backbone, [train[0][:_CALIBRATION_IMAGES].to(device)])
+    backbone.eval()
+    features = [
+        extract_features(
+            backbone,
+            zip(
+                inputs.split(_BATCH_SIZE),
+                np.split(labels, range(_BATCH_SIZE, len(labels),
+                                       _BATCH_SIZE))))
+        for inputs, labels in (train, test)
+    ]
+    accuracies = dict(
+        knn=knn_accuracy(*features, k=_K), linear=linear_accuracy(*features))
+    for metric, fraction in _LABELS.items():
+        few = pick_balanced(train[1], fraction, seed)
+        accuracies[metric] = finetuned_accuracy(backbone,
+                                                (train[0][few], train[1][few]),
+                                                test, seed)
+    return accuracies
+
+
+@lru_cache(maxsize=1)
+def _evaluation_images(data: Data, image_format: ImageFormat):
+    # Decoding takes longer than evaluating a small network.
+    return data.evaluation(image_format)
+
+
+def run_job(job: Job, folder: str) -> dict:
+    """Train and evaluate, unless that is done already.
+
+    Args:
+        job (Job): What to train.
+        folder (str): Where the job's own folder is, or is made.
+
+    Returns:
+        dict: What ``result.json`` in the job's folder holds: ``cost`` and
+        ``accuracies`` by network and metric.
+
+    """
+    folder = os.path.join(folder, job.folder)
+    path = os.path.join(folder, RESULT)
+    if os.path.exists(path):
+        with open(path) as file:
+            return json.load(file)
+    model, cost = train(job, folder)
+    image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
+                                           job.input_size)
+    images = _evaluation_images(job.data, image_format)
+    result = dict(
+        cost=cost,
+        accuracies={
+            name: evaluate(backbone, *images, job.data.seed)
+            for name, backbone in networks(model, job.subnet)
+        })
+    with whole_file(path) as temporary, open(temporary, 'w') as file:
+        json.dump(result, file, indent=2)
+    return result
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that compute on one thread each."""
+    pool = ProcessPoolExecutor(
+        processes,
+        multiprocessing.get_context('spawn'),
+        initializer=torch.set_num_threads,
+        initargs=(1, ))
+    try:
+        yield pool
+    finally:
+        # Where something failed, what runs is finished and kept.
+        pool.shutdown()
+
+
+def run_jobs(jobs: List[Job], folder: str,
+             pool: ProcessPoolExecutor) -> List[dict]:
+    """Run trainings, several at a time, and tell how far it is.
+
+    Args:
+        jobs (list[Job]): The trainings.
+        folder (str): Where what is finished is kept.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+
+    Returns:
+        list[dict]: The result of each, see :func:`run_job`.
+    """
+    futures = [pool.submit(run_job, job, folder) for job in jobs]
+    names = dict(zip(futures, (job.name for job in jobs)))
+    try:
+        for number, future in enumerate(as_completed(futures), 1):
+            seconds = future.result()['cost']['seconds']
+            print(
+                f'[{number}/{len(jobs)}] {names[future]}: {seconds:.0f} s',
+                file=sys.stderr,
+                flush=True)
+    finally:
+        for future in futures:
+            future.cancel()
+    return [future.result() for future in futures]
