@@ -13,8 +13,8 @@ import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
 
-from once_vs_one_by_one import (Outcome, Sides, add_processes, data_name,
-                                figures_of, run_all)
+from once_vs_one_by_one import (DEPTHS, Outcome, Sides, add_processes,
+                                data_name, figures_of, run_all)
 from trials import METRICS, workers
 
 from dspnet_mm.cli import markdown_table, run
@@ -161,6 +161,12 @@ def parse_args() -> argparse.Namespace:
         default=3,
         metavar='N',
         help='how many, at least 2 (default: %(default)s)')
+    parser.add_argument(
+        '--dns',
+        type=int,
+        default=4,
+        choices=DEPTHS,
+        help='how many desired networks (default: %(default)s)')
     parser.add_argument(
         '--lr', type=float, help='learning rate (default: that of the config)')
     parser.add_argument(

@@ -21,6 +21,7 @@ from statistics import mean, stdev
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import matplotlib
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -68,10 +69,19 @@ BUDGETS = dict(
         quick=Budget(10, 5000, 8, (0.06, 0.12), 4096),
         full=Budget(30, 5000, 8, (0.03, 0.06, 0.12), 4096),
         gpu=Budget(None, None, None, (0.03, 0.06, 0.12), 32768)))
-# Widths and depths of the desired networks, the first of which is the largest.
-DESIRED = {
-    4: [(1, 2), (0.75, [2, 2, 1, 1]), (0.5, 1), (0.25, 1)],
-}
+# More desired networks than the config has: each width with each of these.
+DEPTHS = {4: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
+
+
+def desired(number: int) -> List[dict]:
+    """The desired networks, the largest first; none for the config's own."""
+    return [
+        dict(
+            name=f'{width:.2f}x-{"".join(map(str, np.ravel(depth)))}',
+            widths=width,
+            depths=depth) for width in (1.0, 0.75, 0.5, 0.25)
+        for depth in DEPTHS[number]
+    ]
 
 
 def data_name(place: str) -> str:
@@ -105,6 +115,7 @@ class Sides:
         family = self.cfg.model.family
         if self.budget.base_channels is not None:
             family.base_channels = self.budget.base_channels
+        family.desired = desired(args.dns) or family.desired
         init_default_scope('mmselfsup')
         self.family: ResNetFamily = build_family(family.to_dict())
 
@@ -376,7 +387,7 @@ def parse_args() -> argparse.Namespace:
         '--dns',
         type=int,
         default=4,
-        choices=DESIRED,
+        choices=DEPTHS,
         help='how many desired networks (default: %(default)s)')
     parser.add_argument(
         '--budget',

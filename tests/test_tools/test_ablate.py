@@ -1,0 +1,59 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import importlib
+import json
+import os
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from conftest import ROOT
+from mmselfsup.registry import MODELS
+
+
+@pytest.fixture(scope='module')
+def benchmark():
+    """The benchmark's modules, as its own folder has them."""
+    folder = os.path.join(ROOT, 'tools', 'benchmarks')
+    with mock.patch.object(sys, 'path', [folder, *sys.path]):
+        yield importlib.import_module
+
+
+def test_every_idea_changes_the_config_and_builds(benchmark):
+    ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
+    args = SimpleNamespace(data='folder', budget='quick', dns=4, out='')
+    shipped = comparison.Sides(args).cfg
+    for name, idea in ablate.IDEAS.items():
+        cfg = comparison.Sides(args, idea.options).cfg
+        assert cfg.to_dict() != shipped.to_dict(), name
+        MODELS.build(cfg.model)
+
+
+def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
+    ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
+    argv = [
+        'tool', '--data', 'digits', '--ideas', 'slow-start-50',
+        'losses-averaged', '--seeds', '2', '--processes', '1', '--out',
+        str(tmp_path)
+    ]
+    # The real thing, for some iterations.
+    budget = comparison.Budget(4, 64, 4, (), 128)
+    with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
+            mock.patch.object(sys, 'argv', argv):
+        ablate.main()
+    reports = [
+        json.loads((tmp_path / f'ablation_digits_{name}.json').read_text())
+        for name in ('slow-start-50', 'losses-averaged')
+    ]
+    shipped = []
+    for report in reports:
+        assert report['seeds'] == [0, 1] and report['versions']['torch']
+        assert [row['subnet'] for row in report['rows']
+                ] == ['large', 'medium', 'small', 'tiny']
+        shipped.append([[each['shipped'] for each in row['linear_by_seed']]
+                        for row in report['rows']])
+    assert shipped[0] == shipped[1]
+    # Half of the iterations train the supernet alone.
+    assert reports[0]['figures']['cost_ratio_without_loading'] < \
+        reports[1]['figures']['cost_ratio_without_loading']
+    assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
