@@ -235,7 +235,9 @@ def evaluate(backbone: nn.Module, train: Labelled, test: Labelled,
     comparison alike.
     """
     device = next(backbone.parameters()).device
-    recalibrate(backbone, [train[0][:_CALIBRATION_IMAGES].to(device)])
+    # At random: a folder's images come class by class.
+    chosen = pick(train[1], _CALIBRATION_IMAGES, seed)
+    recalibrate(backbone, [train[0][chosen].to(device)])
     backbone.eval()
     features = [
         extract_features(
@@ -272,7 +274,6 @@ def run_job(job: Job, folder: str) -> dict:
     Returns:
         dict: What ``result.json`` in the job's folder holds: ``cost`` and
         ``accuracies`` by network and metric.
-
     """
     folder = os.path.join(folder, job.folder)
     path = os.path.join(folder, RESULT)
