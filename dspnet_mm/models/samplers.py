@@ -28,6 +28,10 @@ class SandwichSampler:
             and the smallest. Defaults to 1.
         desired_prob (float): The probability, in [0, 1], that a drawn one is
             a DN; otherwise it is any member of the family. Defaults to 0.5.
+        smallest (str, optional): Name of a DN that takes the place of the
+            smallest; nothing narrower or less deep is drawn. In phases
+            (:class:`PhasedSampler`) the range can grow, as in US3L (arXiv
+            2303.06870). Defaults to None, the family's smallest.
 
     Raises:
         InputError: If an argument is out of its range.
@@ -36,7 +40,8 @@ class SandwichSampler:
     def __init__(self,
                  family: ResNetFamily,
                  num_random: int = 1,
-                 desired_prob: float = 0.5) -> None:
+                 desired_prob: float = 0.5,
+                 smallest: Optional[str] = None) -> None:
         if num_random < 0:
             raise InputError(f'num_random={num_random} is not allowed: give '
                              '0 or more')
@@ -46,11 +51,23 @@ class SandwichSampler:
         self.family = family
         self.num_random = num_random
         self.desired_prob = desired_prob
+        self.smallest = family.smallest if smallest is None else family[
+            smallest]
+        self._desired = [
+            subnet for subnet in family.desired.values()
+            if self._at_least(subnet) == subnet
+        ]
+
+    def _at_least(self, subnet: Subnet) -> Subnet:
+        """What is nowhere narrower or less deep than the smallest."""
+        return Subnet(
+            tuple(map(max, subnet.widths, self.smallest.widths)),
+            tuple(map(max, subnet.depths, self.smallest.depths)))
 
     @property
     def draws_only_desired(self) -> bool:
         """Whether nothing but DNs can be drawn."""
-        ends = {self.family.full, self.family.smallest}
+        ends = {self.family.full, self.smallest}
         return ends <= set(
             self.family.desired.values()) and (self.desired_prob == 1
                                                or not self.num_random)
@@ -72,17 +89,17 @@ class SandwichSampler:
             smallest last.
         """
         generator = np.random.default_rng([seed, iteration])
-        ends = [self.family.full, self.family.smallest]
+        ends = [self.family.full, self.smallest]
         middle: List[Subnet] = []
         for _ in range(self.num_random):
             rest = [
-                subnet for subnet in self.family.desired.values()
+                subnet for subnet in self._desired
                 if subnet not in ends + middle
             ]
             if rest and generator.random() < self.desired_prob:
                 middle.append(rest[generator.integers(len(rest))])
             elif self.desired_prob < 1:
-                middle.append(self.family.random(generator))
+                middle.append(self._at_least(self.family.random(generator)))
         # A family of one member has two equal ends, and a draw from the
         # space may hit what is there already.
         return list(dict.fromkeys([ends[0], *middle, ends[1]]))

@@ -14,6 +14,7 @@ from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
 
 from dspnet_mm import InputError
+from dspnet_mm.models import activate
 from dspnet_mm.models.algorithms.base import spread
 
 
@@ -98,6 +99,103 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
         torch.cat([p.detach().flatten() for p in each.backbone.parameters()])
         for each in (model, twin))
     assert (ours - theirs).norm() <= 1e-3 * (ours - initial).norm()
+
+
+def test_a_step_for_each_subnet_is_a_step_after_the_other():
+    data = batch()
+    models = [
+        build(
+            sampler=dict(type='AllDesiredSampler'),
+            step_each_subnet=each,
+            base_momentum=0.9) for each in (True, False)
+    ]
+    ours, theirs = models
+    wrappers = [sgd(model) for model in models]
+    ours.train_step(data, wrappers[0])
+    # By hand: the same targets for all, and the gradients of one at a time.
+    views, _ = theirs.data_preprocessor(data, True)
+    targets = theirs.compute_targets(views)
+    for subnet in theirs.family.desired.values():
+        with activate(subnet, *theirs.slimmable_networks):
+            wrappers[1].optimizer.zero_grad()
+            theirs.subnet_loss(views, targets)[0].backward()
+            wrappers[1].optimizer.step()
+    theirs.update_target()
+    for (name, one), other in zip(ours.named_parameters(),
+                                  theirs.parameters()):
+        assert torch.allclose(one, other, atol=1e-7), name
+    with pytest.raises(InputError, match='accumulative_counts=1'):
+        ours.train_step(data, sgd(ours, accumulative_counts=2))
+
+
+def losses_of(model, views):
+    """The loss of each desired network, without a step."""
+    with torch.no_grad():
+        targets = model.compute_targets(views)
+        losses = {}
+        for name, subnet in model.family.desired.items():
+            with activate(subnet, *model.slimmable_networks):
+                losses[name] = model.subnet_loss(views, targets)[0].item()
+    return losses
+
+
+def test_the_target_may_be_the_same_subnet():
+    views = batch()['inputs']
+    models = [build(target=target) for target in ('largest', 'same')]
+    usual, same = (losses_of(model, views) for model in models)
+    assert same['large'] == usual['large'] and same['tiny'] != usual['tiny']
+    # At the start, online and target network are alike.
+    model = models[1]
+    with torch.no_grad(), \
+            activate(model.family['tiny'], *model.slimmable_networks):
+        first, second = (model.neck(model.backbone(view))[0] for view in views)
+        expected = 2 * (model.head(first, second) + model.head(second, first))
+    assert same['tiny'] == pytest.approx(expected.item(), rel=1e-5)
+    assert model.target_net[0].active_subnet == model.family.full
+
+
+def test_small_subnets_may_predict_what_the_supernet_predicts():
+    views = batch()['inputs']
+    models = [build(distillation=which) for which in ('none', 'online')]
+    usual, online = (losses_of(model, views) for model in models)
+    assert online['large'] == usual['large']
+    model, predictions = models[1], {}
+    for name in ('large', 'tiny'):
+        with torch.no_grad(), \
+                activate(model.family[name], *model.slimmable_networks):
+            predictions[name] = torch.cat([
+                model.head.predictor(model.neck(model.backbone(view)))[0]
+                for view in views
+            ])
+    similarity = torch.cosine_similarity(*predictions.values())
+    expected = (usual['tiny'] - 4 * similarity.mean().item()) / 2
+    assert online['tiny'] == pytest.approx(expected, rel=1e-4)
+    model.sampler = lambda *args: [model.family['tiny']]
+    with pytest.raises(InputError, match='draws it first'):
+        model.train_step(batch(), sgd(model))
+
+
+def test_small_subnets_may_have_a_predictor_for_the_same_view():
+    model, data = build(distillation='target'), batch()
+    before = copy.deepcopy(model.distiller.state_dict())
+    tiny = model.family['tiny']
+    model.sampler = lambda *args: [tiny]
+    predictor = copy.deepcopy(model.head.predictor.state_dict())
+    wrapper = sgd(model)
+    losses = [model.train_step(data, wrapper)['loss'] for _ in range(20)]
+    assert losses[-1] < losses[0] - 0.5
+    for key, value in model.head.predictor.state_dict().items():
+        assert torch.equal(value, predictor[key]), key
+    assert any(not torch.equal(value, before[key])
+               for key, value in model.distiller.state_dict().items())
+    assert model.distiller.active_subnet == model.family.full
+
+
+def test_unknown_ways_to_learn_are_refused():
+    with pytest.raises(InputError, match="'largest', 'same'"):
+        build(target='full')
+    with pytest.raises(InputError, match="'none', 'online', 'target'"):
+        build(distillation='both')
 
 
 def test_a_slow_start_trains_the_supernet_alone():
@@ -447,7 +545,7 @@ def test_an_exception_in_a_step_restores_the_supernet(where):
 
     wrapper = sgd(model)
     if where == 'forward':
-        model.head.register_forward_hook(fail)
+        model.head.predictor.register_forward_hook(fail)
     else:
         wrapper.backward = fail
     with pytest.raises(ZeroDivisionError) as error:

@@ -74,6 +74,23 @@ def test_all_and_fixed():
     assert FixedSampler(family, 'tiny')(3, 0) == [family['tiny']]
 
 
+def test_nothing_smaller_than_the_smallest_is_drawn():
+    family = make_family(desired=[
+        dict(name='a'),
+        dict(name='b', widths=0.75),
+        dict(name='c', widths=0.5, depths=1),
+        dict(name='d', widths=0.25, depths=1),
+    ])
+    sampler = SandwichSampler(family, smallest='c', desired_prob=0.5)
+    drawn = {subnet for subnets in draws(sampler) for subnet in subnets}
+    assert {family[name] for name in 'abc'} < drawn
+    assert min(min(subnet.widths) for subnet in drawn) == 0.5
+    assert all(subnets[-1] == family['c'] for subnets in draws(sampler))
+    alone = SandwichSampler(family, smallest='a', desired_prob=1.0)
+    assert alone(0, 0) == [family.full]
+    assert alone.draws_only_desired
+
+
 def test_each_phase_has_its_sampler():
     family = make_family()
     sampler = PhasedSampler(family, [

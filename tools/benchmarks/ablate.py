@@ -49,6 +49,26 @@ def slow_start(until: float) -> dict:
     }
 
 
+def growing_range() -> dict:
+    """Four equal phases, each with one more of the desired networks."""
+    names = ('large', 'medium', 'small', 'tiny')
+    return {
+        'model.sampler':
+        dict(
+            _delete_=True,
+            type='PhasedSampler',
+            phases=[
+                dict(
+                    type='SandwichSampler',
+                    num_random=1,
+                    desired_prob=1.0,
+                    smallest=name,
+                    until=(index + 1) / len(names))
+                for index, name in enumerate(names)
+            ])
+    }
+
+
 _PER_IMAGE_VIEW = [
     dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0)),
     dict(type='RandomFlip', prob=0.5),
@@ -94,6 +114,20 @@ IDEAS = {
         'model.neck.slim_hidden': True,
         'model.head.predictor.slim_hidden': True
     }),
+    'growing-range':
+    Idea('the smallest DN gets smaller in four equal phases', growing_range()),
+    'step-each':
+    Idea('a step of the optimizer for each sub-network',
+         {'model.step_each_subnet': True}),
+    'target-same':
+    Idea('each learns from the same sub-network of the target network',
+         {'model.target': 'same'}),
+    'distill-online':
+    Idea('half of the loss is to predict what the online supernet does',
+         {'model.distillation': 'online'}),
+    'distill-target':
+    Idea('the smaller ones predict the target of the same view only',
+         {'model.distillation': 'target'}),
     'per-image-views':
     Idea(
         "MMSelfSup's transforms of one image at a time (folders alone)", {

@@ -52,6 +52,10 @@ class SupernetAlgorithm(BaseModel):
             'largest', 'smallest' and 'random' for what is no DN; weights that
             are not given are 1. With the mean, sub-networks learned far worse
             at equal learning rate. Defaults to 'sum'.
+        step_each_subnet (bool): Make a step of the optimizer behind each
+            sub-network's backward pass, as US3L does (arXiv 2303.06870),
+            instead of one with all gradients; the target network follows
+            once. Without gradient accumulation. Defaults to False.
         base_momentum (float): Momentum of the target network at the start,
             in [0, 1]; it rises to 1 along a cosine. Defaults to 0.996.
         switchable_bn (bool): Give each DN batch norm parameters and
@@ -83,6 +87,7 @@ class SupernetAlgorithm(BaseModel):
                  head: dict,
                  sampler: dict = dict(type='SandwichSampler'),
                  loss_weights: Union[str, Dict[str, float]] = 'sum',
+                 step_each_subnet: bool = False,
                  base_momentum: float = 0.996,
                  switchable_bn: bool = False,
                  sync_bn: bool = True,
@@ -124,6 +129,7 @@ class SupernetAlgorithm(BaseModel):
         self.family = family
         self.sampler = sampler
         self.loss_weights = loss_weights
+        self.step_each_subnet = step_each_subnet
         self.base_momentum = base_momentum
         self.target_net = copy.deepcopy(
             nn.Sequential(self.backbone, self.neck)).requires_grad_(False)
@@ -277,8 +283,12 @@ class SupernetAlgorithm(BaseModel):
             view.contiguous(memory_format=self._memory_format)
             for view in views
         ]
+        if self.step_each_subnet and optim_wrapper._accumulative_counts > 1:
+            raise InputError('step_each_subnet makes steps that gradients are '
+                             'not accumulated for: set optim_wrapper.'
+                             'accumulative_counts=1')
         total = 0.
-        passes = 0
+        passes = steps = 0
         logged: Dict[str, List[torch.Tensor]] = {}
         # Closed here, whatever happens, so that no sub-network stays active.
         with closing(self._subnet_losses(views, optim_wrapper)) as losses:
@@ -295,8 +305,12 @@ class SupernetAlgorithm(BaseModel):
                 logged.setdefault(f'spread_{label}', []).append(spread_)
                 self._pending_losses[label] = self._pending_losses.get(
                     label, 0.) + loss.detach().float()
-        if optim_wrapper.should_update():
-            self._update(optim_wrapper)
+                if self.step_each_subnet:
+                    steps += self._update(optim_wrapper)
+        if optim_wrapper.should_update() and not self.step_each_subnet:
+            steps += self._update(optim_wrapper)
+        if steps:
+            self.update_target()
         self._iterations_done += 1
         return dict(
             loss=total,
@@ -305,8 +319,12 @@ class SupernetAlgorithm(BaseModel):
                 for name, values in logged.items()
             })
 
-    def _update(self, optim_wrapper: OptimWrapper) -> None:
-        """Make a step of the optimizer, unless something is not finite."""
+    def _update(self, optim_wrapper: OptimWrapper) -> bool:
+        """Make a step of the optimizer, unless something is not finite.
+
+        Returns:
+            bool: Whether it was made.
+        """
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         losses = torch.stack([*self._pending_losses.values()])
         # The losses travel with the gradients: all processes come to the
@@ -328,8 +346,7 @@ class SupernetAlgorithm(BaseModel):
         optim_wrapper.zero_grad()
         if wrong is None:
             self._skipped_in_a_row = 0
-            self.update_target()
-            return
+            return True
         self._skipped_in_a_row += 1
         rate = optim_wrapper.get_lr()['lr'][0]
         message = (f'{wrong} not finite at iteration '
@@ -344,6 +361,7 @@ class SupernetAlgorithm(BaseModel):
             f'{message}: the step is skipped',
             logger='current',
             level=logging.WARNING)
+        return False
 
     def _nonfinite(self, losses: torch.Tensor,
                    grads: List[torch.Tensor]) -> Optional[str]:

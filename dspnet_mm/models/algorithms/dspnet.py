@@ -1,9 +1,12 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from typing import List, Tuple
+import copy
+from typing import List, Optional, Tuple
 
 import torch
 from mmselfsup.registry import MODELS
 
+from dspnet_mm.errors import InputError
+from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from .base import SupernetAlgorithm, Views
 
 
@@ -22,8 +25,57 @@ class DSPNet(SupernetAlgorithm):
 
     Args:
         *args: See :class:`SupernetAlgorithm`.
+        target (str): Whose projections a sub-network predicts: those of the
+            'largest' target network, or of the 'same' sub-network of it, a
+            switch of GAIA's. Defaults to 'largest'.
+        distillation (str): What smaller sub-networks learn besides:
+
+            - 'none': nothing else.
+            - 'online': half of their loss is to predict what the online
+              supernet predicts for the same view, after SlimCLR (arXiv
+              2209.15525).
+            - 'target': all of their loss is to predict the target network's
+              projection of the same view, by a predictor of its own, after
+              US3L (arXiv 2303.06870).
+
+            What the view is and where the halves meet is our choice, as the
+            papers speak of other losses. Defaults to 'none'.
         **kwargs: See :class:`SupernetAlgorithm`.
+
+    Raises:
+        InputError: If ``target`` or ``distillation`` is not one of these.
     """
+
+    def __init__(self,
+                 *args,
+                 target: str = 'largest',
+                 distillation: str = 'none',
+                 **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        for name, value, allowed in (('target', target, ('largest', 'same')),
+                                     ('distillation', distillation,
+                                      ('none', 'online', 'target'))):
+            if value not in allowed:
+                raise InputError(f'{name}={value!r} is not allowed: give '
+                                 f'{", ".join(map(repr, allowed))}')
+        self.target = target
+        self.distillation = distillation
+        if distillation == 'target':
+            self.distiller = copy.deepcopy(self.head.predictor)
+
+    @property
+    def slimmable_networks(self) -> List[SlimmableNetwork]:
+        """See :class:`SupernetAlgorithm`; with the second predictor."""
+        networks = super().slimmable_networks
+        if self.distillation == 'target':
+            networks.append(self.distiller)
+        return networks
+
+    def compute_targets(self, views: Views) -> List[torch.Tensor]:
+        """See :meth:`SupernetAlgorithm.compute_targets`."""
+        # The online supernet's predictions are of these views, or none.
+        self._seen: Optional[List[torch.Tensor]] = None
+        return super().compute_targets(views)
 
     def subnet_loss(
             self, views: Views,
@@ -40,6 +92,29 @@ class DSPNet(SupernetAlgorithm):
             MMSelfSup's BYOL does, and the projections of the first view, of
             shape (N, D).
         """
-        first, second = (self.neck(self.backbone(view))[0] for view in views)
-        loss = self.head(first, targets[1]) + self.head(second, targets[0])
-        return 2 * loss, first
+        subnet = self.backbone.active_subnet
+        largest = subnet == self.family.full
+        projections = [self.neck(self.backbone(view))[0] for view in views]
+        if self.distillation == 'target' and not largest:
+            predictions = [self.distiller([z])[0] for z in projections]
+            return self._loss(predictions, targets), projections[0]
+        if self.target == 'same' and not largest:
+            with torch.no_grad(), activate(subnet, *self.target_net):
+                targets = super().compute_targets(views)
+        predictions = [self.head.predictor([z])[0] for z in projections]
+        loss = self._loss(predictions, targets[::-1])
+        if self.distillation == 'online':
+            if largest:
+                self._seen = [each.detach() for each in predictions]
+            elif self._seen is None:
+                raise InputError(
+                    "distillation='online' needs the supernet before all "
+                    'other sub-networks of an iteration: use a sampler that '
+                    'draws it first, as SandwichSampler does')
+            else:
+                loss = (loss + self._loss(predictions, self._seen)) / 2
+        return loss, projections[0]
+
+    def _loss(self, predictions: List[torch.Tensor],
+              targets: List[torch.Tensor]) -> torch.Tensor:
+        return 2 * sum(map(self.head.loss, predictions, targets))
