@@ -48,12 +48,14 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     shipped = []
     for report in reports:
         assert report['seeds'] == [0, 1] and report['versions']['torch']
-        assert [row['subnet'] for row in report['rows']
-                ] == ['large', 'medium', 'small', 'tiny']
-        shipped.append([[each['shipped'] for each in row['linear_by_seed']]
-                        for row in report['rows']])
+        assert report['rows'][0]['knn_gain'] == dict(
+            mean=report['figures']['knn_gain_mean'],
+            se=report['figures']['knn_gain_mean_se'])
+        shipped.append(report['by_seed']['shipped'])
     assert shipped[0] == shipped[1]
     # Half of the iterations train the supernet alone.
     assert reports[0]['figures']['cost_ratio_without_loading'] < \
         reports[1]['figures']['cost_ratio_without_loading']
     assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
+    everything = json.loads((tmp_path / 'ablation_digits.json').read_text())
+    assert everything['rows'] == [report['rows'][0] for report in reports]

@@ -14,7 +14,7 @@ import sys
 from typing import Any, Dict, List, NamedTuple
 
 from once_vs_one_by_one import (DEPTHS, Outcome, Sides, add_processes,
-                                data_name, figures_of, run_all)
+                                data_name, figures_of, percent, run_all)
 from trials import METRICS, workers
 
 from dspnet_mm.cli import markdown_table, run
@@ -153,25 +153,27 @@ IDEAS = {
 
 
 def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
-    """What an idea changes, by network and in the mean."""
-    rows = [
-        dict(
-            subnet=name,
-            **{
-                f'{metric}_by_seed': [
-                    dict(
-                        idea=one.accuracies[name][metric],
-                        shipped=other.accuracies[name][metric])
-                    for one, other in zip(ours, theirs)
-                ]
-                for metric in METRICS
-            }) for name in ours[0].accuracies
-    ]
+    """What an idea changes, in the mean and by network and seed."""
+    figures = figures_of(ours, theirs)
+    row: Dict[str, Any] = dict(idea=idea.text)
+    for metric in METRICS:
+        row[f'{metric}_gain'] = dict(
+            mean=figures[f'{metric}_gain_mean'],
+            se=figures[f'{metric}_gain_mean_se'])
+    row['cost_ratio'] = figures['cost_ratio']
     return dict(
-        idea=idea.text,
+        rows=[row],
         options=idea.options,
-        figures=figures_of(ours, theirs),
-        rows=rows)
+        figures=figures,
+        by_seed=dict(
+            idea=[each._asdict() for each in ours],
+            shipped=[each._asdict() for each in theirs]))
+
+
+def write(path: str, report: dict) -> None:
+    with whole_file(path) as temporary, open(temporary, 'w') as file:
+        json.dump(report, file, indent=2)
+        file.write('\n')
 
 
 def parse_args() -> argparse.Namespace:
@@ -213,8 +215,8 @@ def parse_args() -> argparse.Namespace:
         '--out',
         required=True,
         metavar='DIR',
-        help='where a JSON for each idea goes and each finished training is '
-        'kept: the same command goes on where it was stopped')
+        help='where a JSON of all ideas and one of each go, and each finished '
+        'training is kept: the same command goes on where it was stopped')
     return parser.parse_args()
 
 
@@ -223,37 +225,36 @@ def main() -> None:
     if args.seeds < 2:
         raise InputError(f'--seeds {args.seeds} is not allowed: give at least '
                          '2')
-    paths = {
-        name:
-        os.path.join(args.out, f'ablation_{data_name(args.data)}_{name}.json')
-        for name in args.ideas
-    }
-    for path in paths.values():
-        check_writable(path)
+    stem = os.path.join(args.out, f'ablation_{data_name(args.data)}')
+    check_writable(f'{stem}.json')
     shipped = Sides(args)
     rate = args.lr or shipped.cfg.optim_wrapper.optimizer.lr
-    cells = [('dspnet', rate, seed) for seed in range(args.seeds)]
+    setting = dict(
+        learning_rate=rate,
+        budget=shipped.budget._asdict(),
+        seeds=list(range(args.seeds)),
+        versions=versions(),
+        command=shlex.join(['python', NAME, *sys.argv[1:]]))
+    cells = [('dspnet', rate, seed) for seed in setting['seeds']]
+    rows: List[dict] = []
     with workers(args.processes) as pool:
         theirs = list(run_all(shipped, cells, pool).values())
-        for name, path in paths.items():
-            idea = IDEAS[name]
-            sides = Sides(args, idea.options)
+        for name in args.ideas:
+            sides = Sides(args, IDEAS[name].options)
             ours = list(run_all(sides, cells, pool).values())
-            report = dict(
-                report_of(idea, ours, theirs),
-                learning_rate=rate,
-                budget=shipped.budget._asdict(),
-                seeds=list(range(args.seeds)),
-                versions=versions(),
-                command=shlex.join(['python', NAME, *sys.argv[1:]]))
-            with whole_file(path) as temporary, open(temporary, 'w') as file:
-                json.dump(report, file, indent=2)
-                file.write('\n')
-            print(f'{idea.text}: {path}')
-            print(
-                markdown_table(('figure', 'value'),
-                               [(key, f'{value:.4g}')
-                                for key, value in report['figures'].items()]))
+            report = report_of(IDEAS[name], ours, theirs)
+            write(f'{stem}_{name}.json', dict(report, **setting))
+            rows += report['rows']
+    write(f'{stem}.json', dict(rows=rows, **setting))
+    print(
+        markdown_table(
+            ('idea', *METRICS.values(), 'cost'),
+            [(row['idea'],
+              *[percent(row[f'{metric}_gain'], '+')
+                for metric in METRICS], f'{row["cost_ratio"]:.2f}')
+             for row in rows]))
+    print(f'gains over the shipped config, in points: {stem}.json, and a file '
+          'for each idea')
 
 
 if __name__ == '__main__':

@@ -271,8 +271,8 @@ def rows_of(outcomes: Dict[str, List[Outcome]],
                 flops=family.flops(subnet))
             for metric in METRICS:
                 values = [each.accuracies[name][metric] for each in of_seeds]
-                row[metric] = mean(values)
-                row[f'{metric}_se'] = standard_error(values)
+                row[metric] = dict(
+                    mean=mean(values), se=standard_error(values))
             rows.append(row)
     return rows
 
@@ -292,12 +292,16 @@ def cumulative_costs(
     return costs
 
 
+def percent(value: Dict[str, float], sign: str = '') -> str:
+    """A mean and its standard error, e.g. '61.3 ± 0.4'."""
+    return f'{100 * value["mean"]:{sign}.1f} ± {100 * value["se"]:.1f}'
+
+
 def table(report: dict) -> str:
     """The rows and the figures in Markdown."""
-    rows = [(row['subnet'], METHODS[row['method']], f'{row["flops"]:,}', *[
-        f'{100 * row[metric]:.1f} ± {100 * row[f"{metric}_se"]:.1f}'
-        for metric in METRICS
-    ]) for row in report['rows']]
+    rows = [(row['subnet'], METHODS[row['method']], f'{row["flops"]:,}',
+             *[percent(row[metric]) for metric in METRICS])
+            for row in report['rows']]
     figures = [(name, f'{value:.4g}')
                for name, value in report['figures'].items()]
     return '\n\n'.join([
@@ -316,8 +320,8 @@ def draw(report: dict) -> plt.Figure:
                         key=lambda row: row['flops'])
         for panel, metric in zip(panels, ('knn', 'linear')):
             panel.errorbar([row['flops'] for row in points],
-                           [100 * row[metric] for row in points],
-                           [100 * row[f'{metric}_se'] for row in points],
+                           [100 * row[metric]['mean'] for row in points],
+                           [100 * row[metric]['se'] for row in points],
                            marker='o',
                            capsize=3,
                            color=f'C{index}',

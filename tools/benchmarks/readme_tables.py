@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from typing import Dict, Union
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -21,7 +22,26 @@ RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
 READMES = ('README.md', 'configs/dspnet/README.md')
 PATTERN = re.compile(
     r'(<!-- table (?P<name>[\w.-]+\.json) -->\n).*?(<!-- end -->)', re.DOTALL)
-METHODS = dict(dspnet='DSPNet', random='random weights', pixels='raw pixels')
+METHODS = dict(
+    dspnet='DSPNet',
+    byol='BYOL, one by one',
+    seed='SEED, one by one',
+    random='random weights',
+    pixels='raw pixels')
+
+
+def accuracy(value: Union[float, Dict[str, float]]) -> str:
+    """An accuracy, or the mean of several and its standard error."""
+    if isinstance(value, dict):
+        return f'{value["mean"]:.3f} ± {value["se"]:.3f}'
+    return f'{value:.3f}'
+
+
+def gain(value: Dict[str, float]) -> str:
+    """A mean difference of accuracies and its error, in points."""
+    return f'{100 * value["mean"]:+.1f} ± {100 * value["se"]:.1f}'
+
+
 COLUMNS = (
     ('figure', 'figure', str),
     ('value', 'measured', '{:.3g}'.format),
@@ -32,8 +52,14 @@ COLUMNS = (
     ('depths', 'depth', lambda value: ' '.join(map(str, value))),
     ('params', 'params', '{:,}'.format),
     ('flops', 'FLOPs', '{:,}'.format),
-    ('knn', 'kNN', '{:.3f}'.format),
-    ('linear', 'linear probe', '{:.3f}'.format),
+    ('knn', 'kNN', accuracy),
+    ('linear', 'linear probe', accuracy),
+    ('finetuned_1', '1 % of labels', accuracy),
+    ('finetuned_10', '10 % of labels', accuracy),
+    ('idea', 'idea', str),
+    ('knn_gain', 'kNN, points', gain),
+    ('linear_gain', 'linear probe, points', gain),
+    ('cost_ratio', 'cost', '{:.2f}'.format),
     ('exported_as', 'exported as', '`{}`'.format),
 )
 
