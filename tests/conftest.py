@@ -179,13 +179,29 @@ def run_tool(name, *args):
         stderr=stderr.getvalue())
 
 
-@pytest.fixture(scope='session')
-def trained(tmp_path_factory):
-    """A supernet trained on digits for an epoch: config and checkpoint."""
-    folder = tmp_path_factory.mktemp('trained')
-    cfg = digits_cfg(folder)
+def train_on_digits(folder, **kwargs):
+    """Train a supernet for an epoch.
+
+    Returns:
+        SimpleNamespace: With ``config``, ``checkpoint`` (paths) and ``cfg``.
+    """
+    cfg = digits_cfg(folder, **kwargs)
     train(cfg)
     config = folder / 'config.py'
     cfg.dump(str(config))
     return SimpleNamespace(
         config=str(config), checkpoint=str(folder / 'epoch_1.pth'), cfg=cfg)
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory):
+    """A supernet trained on digits for an epoch: config and checkpoint."""
+    return train_on_digits(tmp_path_factory.mktemp('trained'))
+
+
+@pytest.fixture(scope='session')
+def trained_imagenet_stem(tmp_path_factory):
+    """The same, but with stock ResNets among its sub-networks."""
+    return train_on_digits(
+        tmp_path_factory.mktemp('trained_imagenet_stem'),
+        **{'model.family.stem': 'imagenet'})

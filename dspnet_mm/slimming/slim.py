@@ -43,7 +43,7 @@ def plain_backbone_cfg(family: ResNetFamily, subnet: Subnet) -> dict:
 
 
 def build_plain_backbone(cfg: dict) -> nn.Module:
-    """Build a plain backbone in MMClassification's registry.
+    """Build a plain backbone as MMClassification does.
 
     Args:
         cfg (dict): As from :func:`plain_backbone_cfg`.
@@ -53,7 +53,9 @@ def build_plain_backbone(cfg: dict) -> nn.Module:
         as before.
     """
     with torch.random.fork_rng(devices=[]):
-        return MODELS.build(cfg)
+        # Else the current scope decides, and MMSelfSup's own ResNet counts
+        # its stages from 1.
+        return MODELS.build(dict(cfg, _scope_='mmcls'))
 
 
 def slim(backbone: SlimmableResNet, subnet: Subnet) -> nn.Module:

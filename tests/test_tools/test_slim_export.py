@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.slimming import export as export_module
+from dspnet_mm.slimming import load_plain
 
 TOOL = os.path.join(ROOT, 'tools', 'slim_export.py')
 NAMES = ['large', 'medium', 'small', 'tiny']
@@ -98,6 +99,17 @@ def test_onnx_files_compute_the_same_at_any_batch_size(exported):
         assert np.abs(output -
                       expected).max() <= 1e-4 * max(1,
                                                     np.abs(expected).max())
+
+
+def test_a_stock_resnet_is_exported_as_well(trained_imagenet_stem, tmp_path):
+    done = run_tool('slim_export.py', trained_imagenet_stem.config,
+                    trained_imagenet_stem.checkpoint, '--out-dir', tmp_path,
+                    '--subnet', 'large', '--calib-images', 50)
+    assert done.returncode == 0
+    network = load_plain(str(tmp_path / 'large.pth'))
+    assert network.meta['backbone']['type'] == 'ResNet'
+    output, = network.backbone(torch.rand(2, 3, 32, 32))
+    assert output.shape[1] == network.meta['out_channels'][-1]
 
 
 def test_the_same_seed_writes_the_same_files(trained, tmp_path, exported):
