@@ -23,6 +23,9 @@ def run(main: Callable[[], None]) -> None:
             f'error: {where}{error.strerror}; nothing was written',
             file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        sys.exit(130)
 
 
 def markdown_table(header: Sequence[str],

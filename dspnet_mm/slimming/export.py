@@ -89,10 +89,19 @@ def export_subnets(cfg: Config,
     chosen = pick(dataset, num_calibration, seed)
     progress(f'reading {len(chosen)} of {len(dataset)} training images for '
              'BN recalibration')
+    # What training survived must not prevent slimming.
     batches = [
-        inputs.to(device)
-        for inputs, _ in iterate(dataset, image_format, chosen)
+        inputs.to(device) for inputs, _ in iterate(
+            dataset, image_format, chosen, skip_unreadable=True)
     ]
+    calibrated = sum(map(len, batches))
+    if not calibrated:
+        raise InputError(f'none of the {len(chosen)} training images for BN '
+                         'recalibration can be read: mend them, or give more '
+                         'with --calib-images')
+    if calibrated < len(chosen):
+        progress(f'{len(chosen) - calibrated} of them cannot be read and are '
+                 'left out')
     shared_meta = dict(
         method=cfg.model.type.split('.')[-1].lower(),
         input_size=family.input_size,
@@ -103,7 +112,7 @@ def export_subnets(cfg: Config,
         calibration=dict(
             dataset=str(dataset_cfg['type']),
             data_root=str(dataset_cfg.get('data_root', '')),
-            images=len(chosen),
+            images=calibrated,
             seed=seed),
         source_sha256=sha256_of(checkpoint),
         versions=versions())

@@ -4,7 +4,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from conftest import CIFAR_CONFIG, train
+from conftest import CIFAR_CONFIG, run_tool, train
 from mmengine.config import Config
 from mmselfsup.registry import DATASETS, TRANSFORMS
 from PIL import Image
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from dspnet_mm import InputError
 from dspnet_mm.datasets import Draw, UnreadableImage
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset, iterate
+from dspnet_mm.slimming import load_plain
 
 GRADIENT = np.linspace(0, 255, 20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
 
@@ -223,6 +224,14 @@ def test_a_run_skips_and_reports_what_cannot_be_read(tmp_path):
     assert '1 image(s) were converted: ' in log
     assert (work_dir / 'epoch_1.pth').exists()
     assert not (work_dir / 'unreadable_images.txt').exists()
+    # Nor does it prevent slimming.
+    config, = work_dir.glob('*.py')
+    done = run_tool('slim_export.py', config, work_dir / 'epoch_1.pth',
+                    '--subnet', 'tiny', '--out-dir', tmp_path / 'exports')
+    assert done.returncode == 0, done.stderr
+    assert '1 of them cannot be read and are left out' in done.stdout
+    plain = load_plain(str(tmp_path / 'exports' / 'tiny.pth'))
+    assert plain.meta['calibration']['images'] == 99
 
 
 @pytest.mark.parametrize('number', [1, 4])

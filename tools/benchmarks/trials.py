@@ -5,9 +5,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -21,7 +23,7 @@ from mmengine.runner import Runner
 from mmselfsup.registry import DATASETS, HOOKS
 from torch import nn
 
-from dspnet_mm.errors import InputError
+from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   extract_features, finetuned_accuracy,
                                   iterate, knn_accuracy, linear_accuracy, pick,
@@ -301,13 +303,22 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         processes,
         multiprocessing.get_context('spawn'),
-        initializer=torch.set_num_threads,
-        initargs=(1, ))
+        initializer=_begin_worker)
     try:
-        yield pool
-    finally:
         # Where something failed, what runs is finished and kept.
-        pool.shutdown()
+        with pool:
+            yield pool
+    except BrokenProcessPool:
+        raise VerificationError(
+            'a process that trains was ended from outside, perhaps for want '
+            'of memory: the same command goes on, and fewer --processes need '
+            'less')
+
+
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C ends it at once, instead of the training that it happens to do.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_jobs(jobs: List[Job], folder: str,

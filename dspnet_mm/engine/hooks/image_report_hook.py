@@ -114,6 +114,7 @@ class ImageReportHook(Hook):
                 f'{name}\t{reason}\n'
                 for name, reason in sorted(self._unreadable.items()))
         raise InputError(
-            f'{len(self._unreadable)} of {number} images cannot be read, and '
-            f'{self.max_unreadable:.1%} of all may be: mend or remove those '
-            f'listed in {path}, or raise default_hooks.images.max_unreadable')
+            f'at least {len(self._unreadable)} of {number} images cannot be '
+            f'read, and {self.max_unreadable:.1%} of all may be: mend or '
+            f'remove those listed in {path}, or raise '
+            'default_hooks.images.max_unreadable')
