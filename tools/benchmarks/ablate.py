@@ -13,12 +13,11 @@ import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
 
-from once_vs_one_by_one import (DEPTHS, Outcome, Sides, add_processes,
-                                data_name, figures_of, percent, run_all)
+from once_vs_one_by_one import (Outcome, Sides, data_name, figures_of,
+                                parse_args, percent, run_all)
 from trials import METRICS, workers
 
 from dspnet_mm.cli import markdown_table, run
-from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.versions import versions
 
@@ -31,6 +30,12 @@ class Idea(NamedTuple):
     options: Dict[str, Any]
 
 
+def sandwich(**kwargs) -> dict:
+    """The shipped sampler."""
+    return dict(
+        type='SandwichSampler', num_random=1, desired_prob=1.0, **kwargs)
+
+
 def slow_start(until: float) -> dict:
     """The supernet alone, until a part of the training is done."""
     return {
@@ -38,14 +43,8 @@ def slow_start(until: float) -> dict:
         dict(
             _delete_=True,
             type='PhasedSampler',
-            phases=[
-                dict(type='FixedSampler', until=until),
-                dict(
-                    type='SandwichSampler',
-                    num_random=1,
-                    desired_prob=1.0,
-                    until=1)
-            ])
+            phases=[dict(type='FixedSampler', until=until),
+                    sandwich(until=1)])
     }
 
 
@@ -58,12 +57,7 @@ def growing_range() -> dict:
             _delete_=True,
             type='PhasedSampler',
             phases=[
-                dict(
-                    type='SandwichSampler',
-                    num_random=1,
-                    desired_prob=1.0,
-                    smallest=name,
-                    until=(index + 1) / len(names))
+                sandwich(smallest=name, until=(index + 1) / len(names))
                 for index, name in enumerate(names)
             ])
     }
@@ -176,13 +170,8 @@ def write(path: str, report: dict) -> None:
         file.write('\n')
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument(
-        '--data',
-        required=True,
-        help='"digits" (embedded), or a folder that holds train/CLASS/ and '
-        'test/CLASS/ (or val/CLASS/) with images')
     parser.add_argument(
         '--ideas',
         nargs='+',
@@ -192,39 +181,8 @@ def parse_args() -> argparse.Namespace:
         help='; '.join(f'{name}: {idea.text}'
                        for name, idea in IDEAS.items()).replace('%', '%%'))
     parser.add_argument(
-        '--seeds',
-        type=int,
-        default=3,
-        metavar='N',
-        help='how many, at least 2 (default: %(default)s)')
-    parser.add_argument(
-        '--dns',
-        type=int,
-        default=4,
-        choices=DEPTHS,
-        help='how many desired networks (default: %(default)s)')
-    parser.add_argument(
         '--lr', type=float, help='learning rate (default: that of the config)')
-    parser.add_argument(
-        '--budget',
-        default='quick',
-        choices=('quick', 'full', 'gpu'),
-        help="as once_vs_one_by_one.py's (default: %(default)s)")
-    add_processes(parser)
-    parser.add_argument(
-        '--out',
-        required=True,
-        metavar='DIR',
-        help='where a JSON of all ideas and one of each go, and each finished '
-        'training is kept: the same command goes on where it was stopped')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    if args.seeds < 2:
-        raise InputError(f'--seeds {args.seeds} is not allowed: give at least '
-                         '2')
+    args = parse_args(parser)
     stem = os.path.join(args.out, f'ablation_{data_name(args.data)}')
     check_writable(f'{stem}.json')
     shipped = Sides(args)
@@ -232,7 +190,7 @@ def main() -> None:
     setting = dict(
         learning_rate=rate,
         budget=shipped.budget._asdict(),
-        seeds=list(range(args.seeds)),
+        seeds=args.seeds,
         versions=versions(),
         command=shlex.join(['python', NAME, *sys.argv[1:]]))
     cells = [('dspnet', rate, seed) for seed in setting['seeds']]

@@ -356,19 +356,15 @@ def choose_rates(sides: Sides, method: str, pool: ProcessPoolExecutor) -> dict:
     return dict(tried=tried, best=max(tried, key=tried.get))
 
 
-def add_processes(parser: argparse.ArgumentParser) -> None:
-    """Let a command say how many trainings run at a time."""
-    parser.add_argument(
-        '--processes',
-        type=int,
-        default=1 if torch.cuda.is_available() else os.cpu_count(),
-        metavar='N',
-        help='trainings at a time, each on one thread (default: one for each '
-        'core; 1 on a GPU)')
+def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse a comparison's arguments; ``seeds`` becomes a list of them.
 
+    Args:
+        parser (ArgumentParser): May have arguments of its own.
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    Raises:
+        InputError: If a value is not allowed.
+    """
     parser.add_argument(
         '--data',
         required=True,
@@ -399,34 +395,43 @@ def parse_args() -> argparse.Namespace:
         choices=('quick', 'full', 'gpu'),
         help='quick: minutes on 2 cores; full: hours; gpu: all images of a '
         'folder, as the config says (default: %(default)s)')
-    add_processes(parser)
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=1 if torch.cuda.is_available() else os.cpu_count(),
+        metavar='N',
+        help='trainings at a time, each on one thread (default: one for each '
+        'core; 1 on a GPU)')
     parser.add_argument(
         '--out',
         required=True,
         metavar='DIR',
         help='where the report goes and each finished training is kept: the '
         'same command goes on where it was stopped')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     for name, least in (('seeds', 2), ('first_seed', 0), ('processes', 1)):
         value = getattr(args, name)
         if value < least:
             raise InputError(f'--{name.replace("_", "-")} {value} is not '
                              f'allowed: give at least {least}')
+    args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    return args
+
+
+def main() -> None:
+    args = parse_args(
+        argparse.ArgumentParser(description=__doc__.split('\n')[0]))
     stem = os.path.join(
         args.out, f'once_vs_one_by_one_{data_name(args.data)}{args.dns}')
     check_writable(f'{stem}.json')
     sides = Sides(args)
-    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     rates, by_method = {}, {}
     with workers(args.processes) as pool:
         for method in METHODS:
             rates[method] = choose_rates(sides, method, pool)
             sides.best_rate[method] = rates[method]['best']
-            cells = [(method, rates[method]['best'], seed) for seed in seeds]
+            cells = [(method, rates[method]['best'], seed)
+                     for seed in args.seeds]
             outcomes = run_all(sides, cells, pool)
             by_method[method] = [outcomes[cell] for cell in cells]
     # SEED's cost is its teacher's, too.
@@ -451,7 +456,7 @@ def main() -> None:
         },
         learning_rates=rates,
         budget=sides.budget._asdict(),
-        seeds=seeds,
+        seeds=args.seeds,
         rate_seed=RATE_SEED,
         versions=versions(),
         command=shlex.join(['python', NAME, *sys.argv[1:]]))
