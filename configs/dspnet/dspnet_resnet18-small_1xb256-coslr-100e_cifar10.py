@@ -8,10 +8,7 @@ train_pipeline = [
 train_dataloader = dict(
     dataset=dict(data_root='data/cifar10/train', pipeline=train_pipeline))
 crop_on_device = dict(
-    type='RandomResizedCrop',
-    size=(32, 32),
-    scale=(0.2, 1.0),
-    cropping_mode='resample')
+    type='BatchRandomResizedCrop', size=(32, 32), scale=(0.2, 1.0))
 view = [crop_on_device, *_base_.view]
 model = dict(data_preprocessor=dict(views=[view, view]))
 custom_hooks = [

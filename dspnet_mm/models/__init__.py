@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from .algorithms import SEED, DSPNet, SupernetAlgorithm
 from .backbones import SlimmableResNet, SlimResNet
+from .batch_crop import BatchRandomResizedCrop
 from .data_preprocessor import AugmentingDataPreprocessor
 from .heads import SEEDHead
 from .layers import (SlimmableBatchNorm, SlimmableConv2d, SlimmableLayer,
@@ -11,9 +12,10 @@ from .samplers import (AllDesiredSampler, FixedSampler, PhasedSampler,
 from .slimmable_network import SlimmableNetwork, activate
 
 __all__ = [
-    'AllDesiredSampler', 'AugmentingDataPreprocessor', 'DSPNet',
-    'FixedSampler', 'PhasedSampler', 'SEED', 'SEEDHead', 'SandwichSampler',
-    'SlimResNet', 'SlimmableBatchNorm', 'SlimmableConv2d', 'SlimmableLayer',
-    'SlimmableLinear', 'SlimmableNetwork', 'SlimmableNonLinearNeck',
-    'SlimmableResNet', 'SupernetAlgorithm', 'activate'
+    'AllDesiredSampler', 'AugmentingDataPreprocessor',
+    'BatchRandomResizedCrop', 'DSPNet', 'FixedSampler', 'PhasedSampler',
+    'SEED', 'SEEDHead', 'SandwichSampler', 'SlimResNet', 'SlimmableBatchNorm',
+    'SlimmableConv2d', 'SlimmableLayer', 'SlimmableLinear', 'SlimmableNetwork',
+    'SlimmableNonLinearNeck', 'SlimmableResNet', 'SupernetAlgorithm',
+    'activate'
 ]

@@ -7,6 +7,10 @@ from mmselfsup.registry import MODELS
 from torch import nn
 
 from dspnet_mm.errors import InputError
+from .batch_crop import BatchRandomResizedCrop
+
+# Besides those of kornia.
+_TRANSFORMS = dict(BatchRandomResizedCrop=BatchRandomResizedCrop)
 
 
 @MODELS.register_module()
@@ -24,7 +28,8 @@ class AugmentingDataPreprocessor(SelfSupDataPreprocessor):
     Args:
         views (Sequence[Sequence[dict]]): For each view, the transforms of
             ``kornia.augmentation`` as configs, e.g. dict(
-            type='RandomHorizontalFlip', p=0.5). They work on RGB in [0, 1].
+            type='RandomHorizontalFlip', p=0.5), or
+            :class:`BatchRandomResizedCrop`. They work on RGB in [0, 1].
         **kwargs: Further arguments of MMSelfSup's SelfSupDataPreprocessor:
             ``mean``, ``std`` (in units of 0 to 255), and ``bgr_to_rgb``,
             which has to be True.
@@ -87,9 +92,10 @@ def _build(cfg: dict) -> nn.Module:
     from kornia import augmentation
     cfg = dict(cfg)
     name = cfg.pop('type')
-    transform = getattr(augmentation, name, None)
+    transform = _TRANSFORMS.get(name) or getattr(augmentation, name, None)
     if not isinstance(transform, type) or not issubclass(transform, nn.Module):
-        raise InputError(f'{name!r} is no transform of kornia.augmentation')
+        raise InputError(f'{name!r} is neither BatchRandomResizedCrop nor a '
+                         'transform of kornia.augmentation')
     try:
         return transform(**cfg)
     except TypeError as error:

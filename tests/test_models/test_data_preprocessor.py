@@ -200,7 +200,7 @@ def test_a_step_makes_its_views_once_and_by_seed_and_iteration():
 
 @pytest.mark.parametrize('change, complaint', [
     (dict(views=[[dict(type='Sequential')]], bgr_to_rgb=False), 'bgr_to_rgb'),
-    (dict(views=[[dict(type='RandomMagic')]]), "'RandomMagic' is no transf"),
+    (dict(views=[[dict(type='RandomMagic')]]), "'RandomMagic' is neither"),
     (dict(views=[[dict(type='RandomGrayscale', prob=1)]]), 'RandomGrayscale.*'
      'arguments'),
 ])
