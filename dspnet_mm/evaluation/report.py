@@ -47,7 +47,7 @@ def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
     else:
         cfgs = [
             dict(type='mmcls.CustomDataset', data_prefix=folder)
-            for folder in _class_folders(data)
+            for folder in class_folders(data)
         ]
     init_default_scope('mmselfsup')
     datasets = [evaluation_dataset(cfg, input_size) for cfg in cfgs]
@@ -60,7 +60,19 @@ def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
     return datasets
 
 
-def _class_folders(data: str) -> List[str]:
+def class_folders(data: str) -> List[str]:
+    """The folders of training and test images, class by class.
+
+    Args:
+        data (str): A folder that holds train/CLASS/ and test/CLASS/ (or
+            val/CLASS/).
+
+    Returns:
+        list[str]: The two folders.
+
+    Raises:
+        InputError: If there are no such folders.
+    """
     if not os.path.isdir(data):
         raise InputError(f'--data {data} is not a folder: give "digits", or a '
                          'folder that holds train/CLASS/ and test/CLASS/')

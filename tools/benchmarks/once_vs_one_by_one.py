@@ -26,10 +26,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from one_by_one import byol_cfg
-from trials import METRICS, Data, Job, run_jobs, workers
+from trials import METRICS, SECONDS, Data, Job, run_jobs, say, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation.report import class_folders
 from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
@@ -100,6 +101,8 @@ class Sides:
         if args.budget not in budgets:
             raise InputError(f'--budget {args.budget} does not exist for '
                              f'{kind}: allowed are {", ".join(budgets)}')
+        if kind == 'folder':
+            class_folders(args.data)
         self.budget = budgets[args.budget]
         self.place = args.data
         self.folder = args.out
@@ -427,9 +430,15 @@ def main() -> None:
     sides = Sides(args)
     rates, by_method = {}, {}
     with workers(args.processes) as pool:
-        for method in METHODS:
+        for number, (method, label) in enumerate(METHODS.items(), 1):
+            stage = f'stage {number} of {len(METHODS)}, {label}'
+            say(f'{stage}: the best of the learning rates '
+                f'{", ".join(map(str, sides.budget.rates))}, by seed '
+                f'{RATE_SEED}, which is not reported')
             rates[method] = choose_rates(sides, method, pool)
             sides.best_rate[method] = rates[method]['best']
+            say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
+                f'learning rate {rates[method]["best"]}')
             cells = [(method, rates[method]['best'], seed)
                      for seed in args.seeds]
             outcomes = run_all(sides, cells, pool)
@@ -448,7 +457,7 @@ def main() -> None:
     report = dict(
         figures=figures,
         rows=rows_of(by_method, sides.family),
-        seconds='GPU seconds' if torch.cuda.is_available() else 'CPU seconds',
+        seconds=SECONDS,
         costs=cumulative_costs(by_method),
         by_seed={
             method: [each._asdict() for each in of_seeds]

@@ -44,6 +44,8 @@ _BATCH_SIZE = 1024
 _CALIBRATION_IMAGES = 1024
 _FOLDS = 3
 RESULT = 'result.json'
+# What trainings cost, see clock().
+SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 Labelled = Tuple[torch.Tensor, np.ndarray]
 
 
@@ -178,6 +180,28 @@ class CostHook(Hook):
             seconds=self.seconds, without_loading=self.seconds - self.views)
 
 
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Tells each fifth of a training on stderr, which tools have in common.
+
+    Args:
+        name (str): What the training is called.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        done, total = runner.epoch + 1, runner.max_epochs
+        if 5 * done // total > 5 * (done - 1) // total:
+            say(f'{self.name}: epoch {done} of {total}')
+
+
+def say(text: str) -> None:
+    """Tell how far it is, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def clock() -> float:
     """Seconds: the process's on a CPU, the clock's where there is a GPU."""
     if torch.cuda.is_available():
@@ -203,7 +227,10 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     # This process does all, so that its seconds are all.
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.randomness = dict(seed=job.data.seed)
-    cfg.custom_hooks = [dict(type='CostHook')]
+    cfg.custom_hooks = [
+        dict(type='CostHook'),
+        dict(type='ProgressHook', name=job.name)
+    ]
     cfg.default_hooks.logger.interval = 50
     cfg.default_hooks.checkpoint.update(interval=5, max_keep_ckpts=1)
     cfg.visualizer.vis_backends = []
@@ -338,10 +365,8 @@ def run_jobs(jobs: List[Job], folder: str,
     try:
         for number, future in enumerate(as_completed(futures), 1):
             seconds = future.result()['cost']['seconds']
-            print(
-                f'[{number}/{len(jobs)}] {names[future]}: {seconds:.0f} s',
-                file=sys.stderr,
-                flush=True)
+            say(f'[{number}/{len(jobs)}] {names[future]}: trained in '
+                f'{seconds:.0f} {SECONDS}, and evaluated')
     finally:
         for future in futures:
             future.cancel()
