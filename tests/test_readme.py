@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 
 import pytest
 import torch
@@ -93,3 +94,14 @@ def test_a_toolbox_loads_what_was_exported(trained, tmp_path, monkeypatch):
     exec(snippet, scope)
     outputs = scope['backbone'](torch.rand(1, 3, 32, 32))
     assert [output.shape[1] for output in outputs] == scope['cfg'].out_channels
+
+
+def test_the_quick_start_refuses_arguments():
+    done = subprocess.run(
+        ['bash',
+         os.path.join(ROOT, 'tools', 'quickstart.sh'), '--data'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: --data is not allowed')

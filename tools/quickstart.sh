@@ -5,6 +5,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+if (($#)); then
+    echo "error: $1 is not allowed: tools/quickstart.sh takes no arguments" >&2
+    exit 2
+fi
 bash tools/environment.sh
 export VIRTUAL_ENV=$PWD/.venv PATH=$PWD/.venv/bin:$PATH
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
