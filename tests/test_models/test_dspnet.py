@@ -128,6 +128,34 @@ def test_a_step_for_each_subnet_is_a_step_after_the_other():
         ours.train_step(data, sgd(ours, accumulative_counts=2))
 
 
+def test_decay_falls_with_the_group_of_channels():
+    data = batch()
+    shared = dict(
+        sampler=dict(type='AllDesiredSampler'), step_each_subnet=False)
+    models = [
+        build(**shared),
+        build(**shared, group_decay=0.5),
+        build(**shared)
+    ]
+    wrappers = [sgd(model, lr=0.1) for model in models]
+    # Without momentum, the first step of weight decay is -lr * decay * w.
+    for group in wrappers[2].optimizer.param_groups:
+        group['weight_decay'] = 0.5
+    before = models[0].backbone.layer4[0].conv1.weight.detach().clone()
+    for model, wrapper in zip(models, wrappers):
+        model.train_step(copy.deepcopy(data), wrapper)
+    none, grouped, usual = (
+        model.backbone.layer4[0].conv1.weight for model in models)
+    of_channel = ((grouped - none) / (usual - none)).detach()
+    channels = len(before)
+    for channel in range(channels):
+        expected = 1 - 0.05 * (8 * channel // channels)
+        assert of_channel[channel].median() == pytest.approx(
+            expected, rel=1e-3)
+    with pytest.raises(InputError, match='switchable_bn=False'):
+        build(**shared, group_decay=0.5, switchable_bn=True)
+
+
 def losses_of(model, views):
     """The loss of each desired network, without a step."""
     with torch.no_grad():

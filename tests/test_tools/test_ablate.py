@@ -19,9 +19,11 @@ def benchmark():
         yield importlib.import_module
 
 
-def test_every_idea_changes_the_config_and_builds(benchmark):
+def test_every_idea_changes_the_config_and_builds(benchmark, tmp_path):
     ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
-    args = SimpleNamespace(data='folder', budget='quick', dns=4, out='')
+    for part in ('train', 'test'):
+        (tmp_path / part / 'class').mkdir(parents=True)
+    args = SimpleNamespace(data=str(tmp_path), budget='quick', dns=4, out='')
     shipped = comparison.Sides(args).cfg
     for name, idea in ablate.IDEAS.items():
         cfg = comparison.Sides(args, idea.options).cfg
@@ -37,7 +39,7 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
         str(tmp_path)
     ]
     # The real thing, for some iterations.
-    budget = comparison.Budget(4, 64, 4, (), 128)
+    budget = comparison.Budget(4, 64, None, 4, (), 128)
     with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         ablate.main()

@@ -93,7 +93,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         str(out), '--processes', '2'
     ]
     # The real thing, for some iterations.
-    budget = module.Budget(1, 64, 4, (0.03, ), 128)
+    budget = module.Budget(1, 64, None, 4, (0.03, ), 128)
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()

@@ -113,6 +113,11 @@ IDEAS = {
     'step-each':
     Idea('a step of the optimizer for each sub-network',
          {'model.step_each_subnet': True}),
+    'group-decay':
+    Idea('weight decay falls with the group of channels', {
+        'model.group_decay': 5e-4,
+        'optim_wrapper.optimizer.weight_decay': 0.
+    }),
     'target-same':
     Idea('each learns from the same sub-network of the target network',
          {'model.target': 'same'}),

@@ -56,6 +56,7 @@ class Budget(NamedTuple):
     """How much is trained; None leaves it as the config says."""
     epochs: Optional[int]
     images: Optional[int]
+    batch_size: Optional[int]
     base_channels: Optional[int]
     rates: Tuple[float, ...]
     # Of SEED; fewer features than images.
@@ -64,12 +65,14 @@ class Budget(NamedTuple):
 
 BUDGETS = dict(
     digits=dict(
-        quick=Budget(10, None, 8, (0.03, 0.06), 1024),
-        full=Budget(None, None, None, (0.015, 0.03, 0.06), 1024)),
+        quick=Budget(10, None, None, 8, (0.03, 0.06), 1024),
+        full=Budget(None, None, None, None, (0.015, 0.03, 0.06), 1024)),
+    # Of few images, small batches: the same epochs have more steps, and all
+    # networks learn far more in them.
     folder=dict(
-        quick=Budget(10, 5000, 8, (0.06, 0.12), 4096),
-        full=Budget(30, 5000, 8, (0.03, 0.06, 0.12), 4096),
-        gpu=Budget(None, None, None, (0.03, 0.06, 0.12), 32768)))
+        quick=Budget(10, 5000, 64, 8, (0.03, 0.06), 4096),
+        full=Budget(30, 5000, 64, 8, (0.015, 0.03, 0.06), 4096),
+        gpu=Budget(None, None, None, None, (0.03, 0.06, 0.12), 32768)))
 # More desired networks than the config has: each width with each of these.
 DEPTHS = {4: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
 
@@ -115,6 +118,8 @@ class Sides:
         self.cfg.merge_from_dict(copy.deepcopy(options or {}))
         if self.budget.epochs is not None:
             self.cfg.train_cfg.max_epochs = self.budget.epochs
+        if self.budget.batch_size is not None:
+            self.cfg.train_dataloader.batch_size = self.budget.batch_size
         family = self.cfg.model.family
         if self.budget.base_channels is not None:
             family.base_channels = self.budget.base_channels

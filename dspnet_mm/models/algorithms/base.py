@@ -3,7 +3,7 @@ import copy
 import logging
 import math
 from contextlib import closing, nullcontext
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmengine.dist import (all_reduce_params, broadcast_object_list, get_rank,
@@ -25,6 +25,10 @@ from dspnet_mm.subnet import RESERVED_NAMES, ResNetFamily, Subnet
 Views = List[torch.Tensor]
 
 _MAX_SKIPPED_IN_A_ROW = 20
+# US3L's groups of channels, and by how much the decay falls from one to the
+# next.
+_GROUPS = 8
+_GROUP_SLOPE = 0.05
 
 
 class SupernetAlgorithm(BaseModel):
@@ -56,6 +60,11 @@ class SupernetAlgorithm(BaseModel):
             sub-network's backward pass, as US3L does (arXiv 2303.06870),
             instead of one with all gradients; the target network follows
             once. Without gradient accumulation. Defaults to False.
+        group_decay (float): Weight decay of the first of eight groups of a
+            layer's output channels; each further one's is 5 % of it lower,
+            since fewer sub-networks use these channels. Takes the place of
+            the optimizer's ``weight_decay``. From US3L (arXiv 2303.06870).
+            Not with switchable batch norm. Defaults to 0, none.
         base_momentum (float): Momentum of the target network at the start,
             in [0, 1]; it rises to 1 along a cosine. Defaults to 0.996.
         switchable_bn (bool): Give each DN batch norm parameters and
@@ -88,6 +97,7 @@ class SupernetAlgorithm(BaseModel):
                  sampler: dict = dict(type='SandwichSampler'),
                  loss_weights: Union[str, Dict[str, float]] = 'sum',
                  step_each_subnet: bool = False,
+                 group_decay: float = 0.,
                  base_momentum: float = 0.996,
                  switchable_bn: bool = False,
                  sync_bn: bool = True,
@@ -99,6 +109,9 @@ class SupernetAlgorithm(BaseModel):
         sampler = TASK_UTILS.build(sampler, default_args=dict(family=family))
         if switchable_bn:
             _check_switchable(family, sampler)
+            if group_decay:
+                raise InputError('group_decay is for parameters that are '
+                                 'shared: set switchable_bn=False')
         _check_loss_weights(family, loss_weights)
         if not 0 <= base_momentum <= 1:
             raise InputError(f'base_momentum={base_momentum} is not allowed: '
@@ -130,6 +143,7 @@ class SupernetAlgorithm(BaseModel):
         self.sampler = sampler
         self.loss_weights = loss_weights
         self.step_each_subnet = step_each_subnet
+        self.group_decay = group_decay
         self.base_momentum = base_momentum
         self.target_net = copy.deepcopy(
             nn.Sequential(self.backbone, self.neck)).requires_grad_(False)
@@ -298,6 +312,9 @@ class SupernetAlgorithm(BaseModel):
                 # a step counts as one.
                 if passes:
                     optim_wrapper._inner_count -= 1
+                elif self.group_decay:
+                    weighted = weighted + self.group_decay * group_penalty(
+                        self.parameters())
                 optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
                 passes += 1
                 total = total + weighted.detach()
@@ -452,6 +469,29 @@ def _check_loss_weights(family: ResNetFamily, loss_weights) -> None:
     elif loss_weights not in ('sum', 'mean'):
         raise InputError(f'loss_weights={loss_weights!r} is not allowed: '
                          "give 'sum', 'mean' or a dict of weights")
+
+
+def group_penalty(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Half of the squared norm, with less weight on later output channels.
+
+    Args:
+        parameters (Iterable[Tensor]): Each has its output channels first;
+            those that do not learn are left out.
+
+    Returns:
+        Tensor: A scalar, whose gradient is each parameter times its group's
+        weight, from 1 down to 0.65.
+    """
+    penalty = 0.
+    for parameter in parameters:
+        if parameter.requires_grad:
+            channels = len(parameter)
+            group = torch.arange(
+                channels, device=parameter.device) * _GROUPS // channels
+            weights = 1 - _GROUP_SLOPE * group
+            squares = parameter.square().reshape(channels, -1).sum(1)
+            penalty = penalty + (weights * squares).sum() / 2
+    return penalty
 
 
 @torch.no_grad()
