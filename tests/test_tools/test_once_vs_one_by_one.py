@@ -3,7 +3,9 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import sys
+import time
 from statistics import mean, stdev
 from unittest import mock
 
@@ -125,3 +127,35 @@ def test_wrong_arguments_are_refused(args, complaint, tmp_path):
     done = run_tool(TOOL, *args, '--out', tmp_path / 'out')
     assert done.returncode == 2
     assert re.search(complaint, done.stderr)
+
+
+WAITING = '''
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from trials import workers
+
+if __name__ == '__main__':
+    with workers(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 300).result()
+'''
+
+
+def test_a_worker_ends_with_the_process_that_began_it(tmp_path):
+    script = tmp_path / 'waiting.py'
+    script.write_text(WAITING)
+    folder = os.path.join(ROOT, 'tools', 'benchmarks')
+    process = subprocess.Popen(
+        [sys.executable, str(script), folder],
+        stdout=subprocess.PIPE,
+        universal_newlines=True)
+    worker = int(process.stdout.readline())
+    os.kill(worker, 0)  # It is there.
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline = time.time() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.time() < deadline:
+            os.kill(worker, 0)
+            time.sleep(0.1)

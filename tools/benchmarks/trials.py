@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Thread
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -344,8 +345,15 @@ def workers(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 def _begin_worker() -> None:
     torch.set_num_threads(1)
+    Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C ends it at once, instead of the training that it happens to do.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _end_with_parent() -> None:
+    # However it ended: else a training would go on that nobody waits for.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def run_jobs(jobs: List[Job], folder: str,
