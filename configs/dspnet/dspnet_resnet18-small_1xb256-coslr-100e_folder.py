@@ -6,6 +6,9 @@ _base_ = [
 ]
 
 model = dict(
+    # Else the features of photographs fall together to two or three
+    # directions in the first hundred steps, and take long to recover.
+    backbone=dict(zero_init_residual=True),
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=[_base_.view, _base_.view]))
 

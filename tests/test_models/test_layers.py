@@ -136,6 +136,16 @@ def test_batch_norm_in_training_is_the_plain_one(shape, plain_type):
     assert layer.bias.grad[4:].abs().max() == 0
 
 
+def test_batch_norm_without_parameters_is_the_plain_one():
+    layer = SlimmableBatchNorm(6, affine=False)
+    layer.set_active(4, SUBNET, 0)
+    plain = nn.BatchNorm1d(4, affine=False)
+    plain.load_state_dict(layer.plain_state())
+    inputs = torch.randn(9, 4)
+    assert torch.equal(layer(inputs), plain(inputs))
+    assert not list(layer.parameters())
+
+
 def test_batch_norm_refuses_to_evaluate_with_anothers_statistics():
     layer = SlimmableBatchNorm(6).eval()
     layer.set_active(4, SUBNET, 0)

@@ -31,9 +31,11 @@ def byol_cfg(cfg: dict, family: ResNetFamily, subnet: Subnet) -> dict:
     predictor = cfg['head']['predictor']
     return dict(
         type='BYOL',
-        # MMSelfSup's ResNet starts so, and so does the supernet.
         backbone=dict(
-            plain_backbone_cfg(family, subnet), zero_init_residual=False),
+            plain_backbone_cfg(family, subnet),
+            # As the supernet starts; MMSelfSup's ResNet does not by default.
+            zero_init_residual=cfg['backbone'].get('zero_init_residual',
+                                                   False)),
         neck=plain(cfg['neck'],
                    family.out_channels(subnet)[-1]),
         head=dict(

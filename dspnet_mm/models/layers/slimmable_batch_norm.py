@@ -36,6 +36,8 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         eps (float): Added to the variance. Defaults to 1e-5.
         momentum (float): Weight of a batch in the running statistics, in
             [0, 1]. Defaults to 0.1.
+        affine (bool): Scale and shift what is normalised, by parameters.
+            Defaults to True.
         num_private (int): How many sub-networks have parameters and
             statistics of their own. Defaults to 0.
         sync (bool): Take the statistics over the batches of all processes,
@@ -46,18 +48,20 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
                  num_features: int,
                  eps: float = 1e-5,
                  momentum: float = 0.1,
+                 affine: bool = True,
                  num_private: int = 0,
                  sync: bool = True) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
+        self.affine = affine
         self.num_private = num_private
         self.sync = sync
         shape = (num_private,
                  num_features) if num_private else (num_features, )
-        self.weight = nn.Parameter(torch.ones(shape))
-        self.bias = nn.Parameter(torch.zeros(shape))
+        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
         # Shared statistics belong to one sub-network at a time and would be
         # wrong for every other: a checkpoint does not carry them.
         persistent = num_private > 0
@@ -89,7 +93,10 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             active_subnet=subnet,
             private_index=private_index)
 
-    def _active(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _active(self,
+                tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+        if tensor is None:
+            return None
         if self.num_private:
             tensor = tensor[self.private_index]
         if self.active_features == self.num_features:
@@ -143,12 +150,12 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
     def _synchronised(self, inputs: torch.Tensor,
                       running_mean: Optional[torch.Tensor],
                       running_var: Optional[torch.Tensor],
-                      weight: torch.Tensor,
-                      bias: torch.Tensor) -> torch.Tensor:
+                      weight: Optional[torch.Tensor],
+                      bias: Optional[torch.Tensor]) -> torch.Tensor:
         # PyTorch's own SyncBatchNorm has no CPU version. Counts are summed
         # too, since the last batches of the processes may differ in size.
         dims = [0] + list(range(2, inputs.dim()))
-        values = inputs.to(weight.dtype)
+        values = inputs.to(self.running_mean.dtype)
         count = values.new_full((1, ), values.numel() / values.shape[1])
         count, sums, squares = all_reduce(
             torch.cat([count,
@@ -162,8 +169,12 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
                 unbiased = var * count / (count - 1).clamp(min=1)
                 running_mean.lerp_(mean, self.momentum)
                 running_var.lerp_(unbiased, self.momentum)
-        scale = weight * (var + self.eps).rsqrt()
-        shift = bias - mean * scale
+        scale = (var + self.eps).rsqrt()
+        if weight is not None:
+            scale = weight * scale
+        shift = -mean * scale
+        if bias is not None:
+            shift = bias + shift
         shape = (1, -1) + (1, ) * (inputs.dim() - 2)
         return (values * scale.view(shape) + shift.view(shape)).to(
             inputs.dtype)
@@ -175,9 +186,12 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         new layer: mean 0 and variance 1.
         """
         mean, var = self._plain_statistics()
+        affine = {
+            name: self._active(parameter).detach().clone()
+            for name, parameter in self.named_parameters()
+        }
         return dict(
-            weight=self._active(self.weight).detach().clone(),
-            bias=self._active(self.bias).detach().clone(),
+            **affine,
             running_mean=mean,
             running_var=var,
             num_batches_tracked=torch.zeros((), dtype=torch.long))
@@ -191,5 +205,5 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
 
     def extra_repr(self) -> str:
         return (f'{self.num_features}, eps={self.eps}, '
-                f'momentum={self.momentum}, num_private={self.num_private}, '
-                f'sync={self.sync}')
+                f'momentum={self.momentum}, affine={self.affine}, '
+                f'num_private={self.num_private}, sync={self.sync}')
