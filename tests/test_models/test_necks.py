@@ -20,16 +20,21 @@ def make_neck(family, **kwargs):
     return SlimmableNonLinearNeck(family, **settings)
 
 
-def test_the_full_neck_is_mmselfsups():
+@pytest.mark.parametrize('last', [
+    dict(with_last_bn=False),
+    dict(with_last_bn=True),
+    dict(with_last_bn=True, with_last_bn_affine=False),
+])
+def test_the_full_neck_is_mmselfsups(last):
     torch.manual_seed(0)
-    neck = make_neck(make_family())
+    neck = make_neck(make_family(), **last)
     upstream = NonLinearNeck(
         64,
         16,
         4,
         3,
         with_bias=True,
-        with_last_bn=False,
+        **last,
         norm_cfg=dict(type='BN1d', track_running_stats=False))
     upstream.load_state_dict(neck.state_dict(), strict=True)
     features = (torch.rand(5, 64, 2, 2), )
