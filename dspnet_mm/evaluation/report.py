@@ -139,7 +139,7 @@ def evaluate(places: Sequence[str],
             _row(network.meta['method'], network.meta,
                  _network_features(network, sets, device), k))
         if 'random' in baselines:
-            twin = _random_twin(network, sets[0], seed, device)
+            twin = random_twin(network, sets[0], seed, device)
             rows.append(
                 _row('random', network.meta,
                      _network_features(twin, sets, device), k))
@@ -169,14 +169,22 @@ def _pixels(dataset: BaseDataset) -> Features:
     return (torch.cat(inputs).flatten(1).numpy(), np.concatenate(labels))
 
 
-def _random_twin(network: PlainNetwork, dataset: BaseDataset, seed: int,
-                 device: str) -> PlainNetwork:
+def random_twin(network: PlainNetwork, dataset: BaseDataset, seed: int,
+                device: str) -> PlainNetwork:
+    """The same network with random weights, its batch norm calibrated.
+
+    Args:
+        network (PlainNetwork): The network.
+        dataset (BaseDataset): Training images to calibrate on.
+        seed (int): For the weights and the choice of images.
+        device (str): Where to compute.
+
+    Returns:
+        PlainNetwork: Its twin, as the supernet's training starts.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        # As the supernet starts: MMClassification's default would let the
-        # blocks start as the identity.
-        backbone = build_plain_backbone(
-            dict(network.meta['backbone'], zero_init_residual=False))
+        backbone = build_plain_backbone(network.meta['backbone'])
         # MMEngine would log every tensor.
         logging.disable(logging.INFO)
         try:

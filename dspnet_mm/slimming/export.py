@@ -130,7 +130,10 @@ def export_subnets(cfg: Config,
                 params=family.params(subnet),
                 flops=family.flops(subnet),
                 out_channels=list(family.out_channels(subnet)),
-                backbone=plain_backbone_cfg(family, subnet),
+                # Whoever trains it from random weights starts as the supernet.
+                backbone=dict(
+                    plain_backbone_cfg(family, subnet),
+                    zero_init_residual=model.backbone.zero_init_residual),
                 **shared_meta)
             written.append(
                 _export_one(model.backbone, subnet, meta, batches, staging,

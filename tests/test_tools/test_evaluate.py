@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from conftest import run_tool
 
-from dspnet_mm.slimming import build_family_of, export_subnets, load_config
+from dspnet_mm.evaluation.report import labelled_datasets, random_twin
+from dspnet_mm.slimming import (build_family_of, export_subnets, load_config,
+                                load_plain)
 
 
 @pytest.fixture(scope='module')
@@ -64,6 +66,28 @@ def test_evaluation_is_deterministic(exports, report, tmp_path):
     rows = json.loads(again.read_text())['rows']
     first = json.loads(report.read_text())['rows']
     assert rows == [first[1], first[3]]
+
+
+@pytest.mark.parametrize('as_identity', [True, False])
+def test_a_random_twin_starts_as_the_supernet(trained, tmp_path, as_identity):
+    cfg = load_config(trained.config,
+                      {'model.backbone.zero_init_residual': as_identity})
+    export_subnets(
+        cfg,
+        trained.checkpoint,
+        dict(tiny=build_family_of(cfg)['tiny']),
+        str(tmp_path),
+        num_calibration=10,
+        progress=lambda text: None)
+    network = load_plain(str(tmp_path / 'tiny.pth'))
+    size = network.meta['input_size']
+    datasets = labelled_datasets('digits', size)
+    twin = random_twin(network, datasets[0], 0, 'cpu').backbone
+    blocks = [m for m in twin.modules() if hasattr(m, 'norm2')]
+    assert blocks
+    for block in blocks:
+        assert block.norm1.weight.min() == 1
+        assert block.norm2.weight.abs().max() == (0 if as_identity else 1)
 
 
 @pytest.mark.smoke
