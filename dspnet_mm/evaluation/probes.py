@@ -63,9 +63,7 @@ def knn_accuracy(train: Tuple[np.ndarray, np.ndarray],
     Raises:
         InputError: If k is not allowed.
     """
-    if not 1 <= k <= len(train[1]):
-        raise InputError(f'k={k} neighbours are not allowed: give 1 to '
-                         f'{len(train[1])}, the number of training images')
+    check_neighbours(k, len(train[1]))
     classifier = KNeighborsClassifier(
         n_neighbors=k,
         metric='cosine',
@@ -73,6 +71,21 @@ def knn_accuracy(train: Tuple[np.ndarray, np.ndarray],
         # Distances are 1 - s; exp(1 / 0.07) is a factor of all votes.
         weights=lambda distances: np.exp(-distances / _KNN_TEMPERATURE))
     return float(classifier.fit(*train).score(*test))
+
+
+def check_neighbours(k: int, number: int) -> None:
+    """Refuse a number of neighbours that cannot be.
+
+    Args:
+        k (int): How many neighbours.
+        number (int): How many training images there are.
+
+    Raises:
+        InputError: If k is not in [1, number].
+    """
+    if not 1 <= k <= number:
+        raise InputError(f'k={k} neighbours are not allowed: give 1 to '
+                         f'{number}, the number of training images')
 
 
 def linear_accuracy(train: Tuple[np.ndarray, np.ndarray],

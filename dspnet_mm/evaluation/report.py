@@ -16,7 +16,8 @@ from dspnet_mm.slimming import (build_plain_backbone, find_plain_files,
                                 load_plain, recalibrate)
 from dspnet_mm.slimming.plain_file import PlainNetwork
 from .images import ImageFormat, evaluation_dataset, iterate, pick
-from .probes import extract_features, knn_accuracy, linear_accuracy
+from .probes import (check_neighbours, extract_features, knn_accuracy,
+                     linear_accuracy)
 
 Features = Tuple[np.ndarray, np.ndarray]
 BASELINES = ('random', 'pixels')
@@ -131,6 +132,8 @@ def evaluate(places: Sequence[str],
         size = network.meta['input_size']
         if size not in datasets:
             datasets[size] = labelled_datasets(data, size)
+            # Before any image is decoded.
+            check_neighbours(k, len(datasets[size][0]))
     rows = []
     for number, network in enumerate(networks, 1):
         progress(f'[{number}/{len(networks)}] {network.meta["name"]}')

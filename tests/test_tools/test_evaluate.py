@@ -180,6 +180,7 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
     message = done.stderr.strip().split('\n')[-1]
     assert message.startswith('error: ') and re.search(complaint, message)
     assert not (tmp_path / 'report.json').exists()
+    assert '[1/' not in done.stdout  # Nothing was evaluated.
 
 
 @pytest.mark.parametrize(
