@@ -202,16 +202,23 @@ def main() -> None:
         seeds=args.seeds,
         versions=versions(),
         command=shlex.join(['python', NAME, *sys.argv[1:]]))
-    cells = [('dspnet', rate, seed) for seed in setting['seeds']]
-    rows: List[dict] = []
+    compared = [
+        shipped, *(Sides(args, IDEAS[name].options) for name in args.ideas)
+    ]
     with workers(args.processes) as pool:
-        theirs = list(run_all(shipped, cells, pool).values())
-        for name in args.ideas:
-            sides = Sides(args, IDEAS[name].options)
-            ours = list(run_all(sides, cells, pool).values())
-            report = report_of(IDEAS[name], ours, theirs)
-            write(f'{stem}_{name}.json', dict(report, **setting))
-            rows += report['rows']
+        outcomes = run_all([
+            sides.jobs('dspnet', rate, seed) for sides in compared
+            for seed in args.seeds
+        ], args.out, pool)
+    theirs, *by_idea = [
+        outcomes[begin:begin + len(args.seeds)]
+        for begin in range(0, len(outcomes), len(args.seeds))
+    ]
+    rows: List[dict] = []
+    for name, ours in zip(args.ideas, by_idea):
+        report = report_of(IDEAS[name], ours, theirs)
+        write(f'{stem}_{name}.json', dict(report, **setting))
+        rows += report['rows']
     write(f'{stem}.json', dict(rows=rows, **setting))
     print(
         markdown_table(

@@ -16,7 +16,7 @@ import re
 import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, chain
 from statistics import mean, stdev
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -203,17 +203,11 @@ class Outcome(NamedTuple):
                     for metric in metrics)
 
 
-def run_all(
-        sides: Sides, cells: Sequence[Tuple[str, float, int]],
-        pool: ProcessPoolExecutor) -> Dict[Tuple[str, float, int], Outcome]:
-    """The outcomes of methods with learning rates and seeds."""
-    groups = [sides.jobs(*cell) for cell in cells]
-    results = iter(
-        run_jobs([job for jobs in groups for job in jobs], sides.folder, pool))
-    return {
-        cell: Outcome.of([next(results) for _ in jobs])
-        for cell, jobs in zip(cells, groups)
-    }
+def run_all(groups: Sequence[List[Job]], folder: str,
+            pool: ProcessPoolExecutor) -> List[Outcome]:
+    """The outcome of each group of trainings, see :meth:`Sides.jobs`."""
+    results = iter(run_jobs(list(chain(*groups)), folder, pool))
+    return [Outcome.of([next(results) for _ in jobs]) for jobs in groups]
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -355,11 +349,12 @@ def draw(report: dict) -> plt.Figure:
 
 def choose_rates(sides: Sides, method: str, pool: ProcessPoolExecutor) -> dict:
     """The mean accuracy by learning rate, and the best of them."""
-    cells = [(method, rate, RATE_SEED) for rate in sides.budget.rates]
-    outcomes = run_all(sides, cells, pool)
+    rates = sides.budget.rates
+    outcomes = run_all([sides.jobs(method, rate, RATE_SEED) for rate in rates],
+                       sides.folder, pool)
     tried = {
-        rate: outcomes[method, rate, seed].mean('knn', 'linear')
-        for method, rate, seed in cells
+        rate: outcome.mean('knn', 'linear')
+        for rate, outcome in zip(rates, outcomes)
     }
     return dict(tried=tried, best=max(tried, key=tried.get))
 
@@ -444,10 +439,10 @@ def main() -> None:
             sides.best_rate[method] = rates[method]['best']
             say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
                 f'learning rate {rates[method]["best"]}')
-            cells = [(method, rates[method]['best'], seed)
-                     for seed in args.seeds]
-            outcomes = run_all(sides, cells, pool)
-            by_method[method] = [outcomes[cell] for cell in cells]
+            by_method[method] = run_all([
+                sides.jobs(method, rates[method]['best'], seed)
+                for seed in args.seeds
+            ], sides.folder, pool)
     # SEED's cost is its teacher's, too.
     by_method['seed'] = [
         seed._replace(costs=[byol.costs[0], *seed.costs])
