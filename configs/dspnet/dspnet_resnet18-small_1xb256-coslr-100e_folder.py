@@ -6,9 +6,6 @@ _base_ = [
 ]
 
 model = dict(
-    # Else the features of photographs fall together to few directions in the
-    # first steps, some trainings' for good.
-    backbone=dict(zero_init_residual=True),
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=[_base_.view, _base_.view]))
 

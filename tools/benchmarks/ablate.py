@@ -100,10 +100,9 @@ IDEAS = {
     'largest-weighted':
     Idea("the supernet's loss counts 2.5 times",
          {'model.loss_weights': dict(large=2.5)}),
-    'random-blocks':
-    Idea(
-        "residual blocks start as MMSelfSup's, not as the identity "
-        '(folders alone)', {'model.backbone.zero_init_residual': False}),
+    'zero-init':
+    Idea('residual blocks start as the identity',
+         {'model.backbone.zero_init_residual': True}),
     'switchable-bn':
     Idea('batch norm of its own for each desired network',
          {'model.switchable_bn': True}),
