@@ -14,7 +14,8 @@ from dspnet_mm.errors import InputError
 # All that a training checkpoint of MMEngine needs. None of it runs code that
 # the file chooses.
 _ALLOWED = {
-    'collections': ('OrderedDict', ),
+    # The latter holds the milestones of MultiStepLR.
+    'collections': ('OrderedDict', 'Counter'),
     'torch': ('Size', 'device'),
     'torch._utils': ('_rebuild_tensor_v2', '_rebuild_parameter'),
     'numpy': ('ndarray', 'dtype'),

@@ -19,6 +19,7 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
     content = dict(
         state_dict=collections.OrderedDict(a=torch.arange(3)),
         meta=dict(seed=0, time='now'),
+        param_schedulers=[dict(milestones=collections.Counter([2]))],
         message_hub=dict(log_scalars={'loss': buffer}),
         other=[np.arange(2),
                np.float64(1.5),
@@ -29,6 +30,7 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
     assert torch.equal(loaded['state_dict']['a'], torch.arange(3))
     assert loaded['message_hub']['log_scalars']['loss'].current() == 1.5
     assert loaded['other'][1] == 1.5
+    assert loaded['param_schedulers'][0]['milestones'][2] == 1
 
 
 @pytest.mark.parametrize('legacy', [False, True])

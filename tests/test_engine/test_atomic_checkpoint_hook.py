@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from conftest import ROOT, digits_cfg, train
+from mmengine.runner import Runner
 
 from dspnet_mm import InputError
 from dspnet_mm.checkpoint import load_checkpoint
@@ -52,6 +53,40 @@ def test_a_resumed_run_removes_what_a_killed_one_could_not(tmp_path):
     cfg.default_hooks.checkpoint.max_keep_ckpts = 1
     train(cfg)
     assert whole_checkpoints(tmp_path) == ['epoch_3.pth']
+
+
+@pytest.mark.parametrize('on_nonfinite', ['skip', 'stop'])
+def test_the_last_good_checkpoint_survives_a_divergence(
+        tmp_path, on_nonfinite):
+    cfg = digits_cfg(tmp_path, epochs=12)
+    cfg.model.on_nonfinite = on_nonfinite
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 1
+    # The first step of the third epoch ruins the weights.
+    cfg.param_scheduler = [
+        dict(type='MultiStepLR', milestones=[2], gamma=1e30)
+    ]
+    with pytest.raises(FloatingPointError, match='not finite at iteration'):
+        train(cfg)
+    assert whole_checkpoints(tmp_path) == ['epoch_2.pth']
+    weights = load_checkpoint(str(tmp_path / 'epoch_2.pth'))['state_dict']
+    assert all(value.abs().max() < 100 for value in weights.values())
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert ('No checkpoint epoch_3.pth' in log) == (on_nonfinite == 'skip')
+
+
+def test_a_run_that_ends_with_one_skipped_step_is_saved(tmp_path):
+    cfg = digits_cfg(tmp_path)
+    runner = Runner.from_cfg(cfg)
+    weight, steps = runner.model.backbone.conv1.weight, []
+
+    def spoil_the_last(grad):
+        steps.append(grad)
+        return grad * float('inf') if len(steps) > 6 else grad
+
+    weight.register_hook(spoil_the_last)
+    runner.train()
+    assert runner.model.skipped_in_a_row == 1
+    assert whole_checkpoints(tmp_path) == ['epoch_1.pth']
 
 
 FILL = '''

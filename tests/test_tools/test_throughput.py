@@ -36,3 +36,10 @@ def test_bad_input_is_refused(tmp_path):
         done = run_tool(TOOL, '--images', tmp_path, '--out',
                         tmp_path / 'out.json', *arguments)
         assert done.returncode == 2 and done.stderr.count('\n') == 1
+    # Before anything is measured.
+    done = run_tool(TOOL, '--images', tmp_path / 'nowhere', '--device', 'cpu',
+                    '--out', tmp_path / 'out.json')
+    assert done.returncode == 2
+    assert 'nowhere' in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 2
+    assert not (tmp_path / 'out.json').exists()

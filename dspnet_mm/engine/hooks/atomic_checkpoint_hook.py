@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import errno
 import glob
+import logging
 import os
 import shutil
 from collections import deque
@@ -8,6 +9,8 @@ from typing import List
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmselfsup.registry import HOOKS
 
@@ -25,6 +28,11 @@ class AtomicCheckpointHook(CheckpointHook):
     from. MMEngine's own hook removes the old one first. What is loaded, to be
     resumed or not, goes through :func:`dspnet_mm.checkpoint.load_checkpoint`
     before, which runs nothing that is not on a list.
+
+    While steps are skipped because something is not finite, nothing is saved:
+    the weights may be ruined, and the last good checkpoint stays the last.
+    The end of a run is saved all the same, unless several steps in a row were
+    skipped.
 
     Args:
         *args: See MMEngine's CheckpointHook.
@@ -66,6 +74,13 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int,
                                    meta: dict) -> None:
+        if self._in_doubt(runner):
+            print_log(
+                f'No checkpoint {self.filename_tmpl.format(step)}: the last '
+                'step was skipped, so the weights may be ruined',
+                logger='current',
+                level=logging.WARNING)
+            return
         path = os.path.join(self.out_dir, self.filename_tmpl.format(step))
         self.last_ckpt = path
         runner.message_hub.update_info('last_ckpt', path)
@@ -97,6 +112,15 @@ class AtomicCheckpointHook(CheckpointHook):
         for name in outdated:
             if os.path.exists(name):
                 os.remove(name)
+
+    def _in_doubt(self, runner: Runner) -> bool:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        ends = self.is_last_train_epoch(runner) or self.is_last_train_iter(
+            runner)
+        # Other algorithms do not say.
+        return getattr(model, 'skipped_in_a_row', 0) > int(ends)
 
     def _keep(self, runner: Runner, step: int) -> List[str]:
         """Note a step's checkpoint, and name those that it makes outdated."""

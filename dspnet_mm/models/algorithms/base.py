@@ -85,6 +85,10 @@ class SupernetAlgorithm(BaseModel):
         init_cfg (dict | list[dict], optional): How to initialise. Defaults
             to None.
 
+    Attributes:
+        skipped_in_a_row (int): How many steps, up to the last one, were
+            skipped because something was not finite.
+
     Raises:
         InputError: If the parts do not fit together.
     """
@@ -152,7 +156,7 @@ class SupernetAlgorithm(BaseModel):
             torch.channels_last if channels_last else torch.contiguous_format)
         self.to(memory_format=self._memory_format)
         self._iterations_done = 0
-        self._skipped_in_a_row = 0
+        self.skipped_in_a_row = 0
         # Of the iterations whose gradients wait for a step, by sub-network.
         self._pending_losses: Dict[str, torch.Tensor] = {}
         self._seed: Optional[int] = None
@@ -362,18 +366,18 @@ class SupernetAlgorithm(BaseModel):
                 wrong, stop = f'The gradient, scaled by {scale:g}, is', False
         optim_wrapper.zero_grad()
         if wrong is None:
-            self._skipped_in_a_row = 0
+            self.skipped_in_a_row = 0
             return True
-        self._skipped_in_a_row += 1
+        self.skipped_in_a_row += 1
         rate = optim_wrapper.get_lr()['lr'][0]
         message = (f'{wrong} not finite at iteration '
                    f'{self.current_iteration + 1}, learning rate {rate:.3g}')
-        if stop or self._skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
+        if stop or self.skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
-                f'{message}, step {self._skipped_in_a_row} of such in a row: '
-                'begin a new run, with the weights of the last checkpoint '
-                '(load_from without resume) or without, and a lower learning '
-                'rate or a longer warm-up')
+                f'{message}, step {self.skipped_in_a_row} of such in a row: '
+                'begin a new run with a lower learning rate or a longer '
+                'warm-up, and the weights of the last checkpoint, if there is '
+                'one, by load_from without resume')
         print_log(
             f'{message}: the step is skipped',
             logger='current',
