@@ -224,6 +224,27 @@ def test_unknown_ways_to_learn_are_refused():
         build(target='full')
     with pytest.raises(InputError, match="'none', 'online', 'target'"):
         build(distillation='both')
+    with pytest.raises(InputError, match='predictor_warmup=-1'):
+        build(predictor_warmup=-1)
+
+
+def test_the_predictor_may_learn_before_the_rest():
+    model = build(predictor_warmup=2, base_momentum=0.5)
+    wrapper = sgd(model)
+    before = copy.deepcopy(model.state_dict())
+
+    def changed():
+        return {
+            name.split('.')[0]
+            for name, value in model.state_dict().items()
+            if not torch.equal(before[name], value)
+        }
+
+    for expected in ({'head'}, {'head'},
+                     {'head', 'backbone', 'neck', 'target_net'}):
+        model.train_step(batch(), wrapper)
+        assert changed() == expected
+    assert all(p.requires_grad for p in model.backbone.parameters())
 
 
 def test_a_slow_start_trains_the_supernet_alone():

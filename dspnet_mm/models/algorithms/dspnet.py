@@ -1,9 +1,12 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
-from typing import List, Optional, Tuple
+from contextlib import contextmanager, nullcontext
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
+from mmengine.optim import OptimWrapper
 from mmselfsup.registry import MODELS
+from torch import nn
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
@@ -40,16 +43,22 @@ class DSPNet(SupernetAlgorithm):
 
             What the view is and where the halves meet is our choice, as the
             papers speak of other losses. Defaults to 'none'.
+        predictor_warmup (int): For how many iterations, at the start, only
+            the predictor learns. BYOL's features do not collapse where the
+            predictor is nearly optimal (arXiv 2006.07733, section 3.2); that
+            it begins so is our choice. Defaults to 0.
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
-        InputError: If ``target`` or ``distillation`` is not one of these.
+        InputError: If ``target`` or ``distillation`` is not one of these, or
+            ``predictor_warmup`` is negative.
     """
 
     def __init__(self,
                  *args,
                  target: str = 'largest',
                  distillation: str = 'none',
+                 predictor_warmup: int = 0,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
         for name, value, allowed in (('target', target, ('largest', 'same')),
@@ -58,8 +67,12 @@ class DSPNet(SupernetAlgorithm):
             if value not in allowed:
                 raise InputError(f'{name}={value!r} is not allowed: give '
                                  f'{", ".join(map(repr, allowed))}')
+        if predictor_warmup < 0:
+            raise InputError(f'predictor_warmup={predictor_warmup} is not '
+                             'allowed: give a number of iterations, 0 or more')
         self.target = target
         self.distillation = distillation
+        self.predictor_warmup = predictor_warmup
         if distillation == 'target':
             self.distiller = copy.deepcopy(self.head.predictor)
 
@@ -70,6 +83,13 @@ class DSPNet(SupernetAlgorithm):
         if self.distillation == 'target':
             networks.append(self.distiller)
         return networks
+
+    def train_step(self, data: dict,
+                   optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
+        """See :meth:`SupernetAlgorithm.train_step`."""
+        warming_up = self.current_iteration < self.predictor_warmup
+        with frozen(self.backbone, self.neck) if warming_up else nullcontext():
+            return super().train_step(data, optim_wrapper)
 
     def compute_targets(self, views: Views) -> List[torch.Tensor]:
         """See :meth:`SupernetAlgorithm.compute_targets`."""
@@ -118,3 +138,23 @@ class DSPNet(SupernetAlgorithm):
     def _loss(self, predictions: List[torch.Tensor],
               targets: List[torch.Tensor]) -> torch.Tensor:
         return 2 * sum(map(self.head.loss, predictions, targets))
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Keep parameters as they are, and take no gradients through them.
+
+    Args:
+        *modules (Module): Those that hold the parameters.
+    """
+    parameters = [
+        parameter for module in modules for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
