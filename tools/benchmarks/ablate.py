@@ -100,6 +100,9 @@ IDEAS = {
     'largest-weighted':
     Idea("the supernet's loss counts 2.5 times",
          {'model.loss_weights': dict(large=2.5)}),
+    'predictor-warm-up':
+    Idea('the predictor learns alone for the first 160 iterations',
+         {'model.predictor_warmup': 160}),
     'zero-init':
     Idea('residual blocks start as the identity',
          {'model.backbone.zero_init_residual': True}),
