@@ -6,13 +6,42 @@ that is done: all processes draw the same, and a resumed run draws what the
 uninterrupted one would have.
 """
 import bisect
-from typing import List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmselfsup.registry import TASK_UTILS
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.subnet import ResNetFamily, Subnet
+
+
+class Phases:
+    """What holds in which part of a training.
+
+    Args:
+        phases (Sequence[tuple[Any, float]]): A value of each phase, and the
+            part of the training, in (0, 1], at whose end it ends.
+
+    Raises:
+        InputError: If the ends do not increase to 1.
+    """
+
+    def __init__(self, phases: Sequence[Tuple[Any, Optional[float]]]) -> None:
+        self.values = [value for value, _ in phases]
+        self._ends = ends = [end for _, end in phases]
+        if None in ends or ends != sorted(set(ends)) or \
+                ends[:1] <= [0] or ends[-1] != 1:
+            raise InputError(f"the phases' ends, until={ends}, are not "
+                             'allowed: give each phase an end above that of '
+                             'the one before, and the last one 1')
+
+    def at(self, progress: float) -> Any:
+        """The value that holds.
+
+        Args:
+            progress (float): Which part of the training is done, in [0, 1).
+        """
+        return self.values[bisect.bisect_right(self._ends[:-1], progress)]
 
 
 @TASK_UTILS.register_module()
@@ -155,9 +184,10 @@ class FixedSampler:
 class PhasedSampler:
     """Another sampler in each phase of the training.
 
-    E.g. a slow start, as in SlimCLR (arXiv 2209.15525), which trains the
-    supernet alone for the first half: phases=[dict(type='FixedSampler',
-    until=0.5), dict(type='SandwichSampler', until=1.)].
+    E.g. a supernet that grows: phases=[dict(type='FixedSampler',
+    name='small', until=0.3), dict(type='SandwichSampler', until=1.)] trains
+    the small DN alone at first. SlimCLR's slow start (arXiv 2209.15525) is
+    the reverse: the supernet alone for the first half.
 
     Args:
         family (ResNetFamily): The family of sub-networks.
@@ -170,26 +200,22 @@ class PhasedSampler:
 
     def __init__(self, family: ResNetFamily, phases: Sequence[dict]) -> None:
         phases = [dict(phase) for phase in phases]
-        self.ends = [phase.pop('until', None) for phase in phases]
-        if None in self.ends or self.ends != sorted(set(self.ends)) or \
-                self.ends[:1] <= [0] or self.ends[-1] != 1:
-            raise InputError(f"the phases' ends, until={self.ends}, are not "
-                             'allowed: give each phase an end above that of '
-                             'the one before, and the last one 1')
-        self.samplers = [
+        ends = [phase.pop('until', None) for phase in phases]
+        samplers = [
             TASK_UTILS.build(phase, default_args=dict(family=family))
             for phase in phases
         ]
+        self.samplers = Phases([*zip(samplers, ends)])
 
     @property
     def draws_only_desired(self) -> bool:
         """Whether nothing but DNs can be drawn, in any phase."""
-        return all(sampler.draws_only_desired for sampler in self.samplers)
+        return all(sampler.draws_only_desired
+                   for sampler in self.samplers.values)
 
     def __call__(self,
                  iteration: int,
                  seed: int,
                  progress: float = 0.) -> List[Subnet]:
         """See :meth:`SandwichSampler.__call__`."""
-        phase = bisect.bisect_right(self.ends[:-1], progress)
-        return self.samplers[phase](iteration, seed, progress)
+        return self.samplers.at(progress)(iteration, seed, progress)

@@ -182,6 +182,26 @@ def test_the_target_may_be_the_same_subnet():
     assert model.target_net[0].active_subnet == model.family.full
 
 
+def test_the_target_may_be_a_desired_network_until_a_part_is_done():
+    info = MessageHub.get_current_instance()
+    info.update_info('max_iters', 10)
+    views = batch()['inputs']
+    model = build(target=[
+        dict(subnet='tiny', until=0.5),
+        dict(subnet='largest', until=1)
+    ])
+    with torch.no_grad():
+        usual = build().compute_targets(views)
+        # At the start, online and target network are alike.
+        with activate(model.family['tiny'], *model.slimmable_networks):
+            tiny = [model.neck(model.backbone(view))[0] for view in views]
+        for iteration, expected in ((4, tiny), (5, usual)):
+            info.update_info('iter', iteration)
+            for ours, theirs in zip(model.compute_targets(views), expected):
+                torch.testing.assert_close(ours, theirs)
+    assert model.target_net[0].active_subnet == model.family.full
+
+
 def test_small_subnets_may_predict_what_the_supernet_predicts():
     views = batch()['inputs']
     models = [build(distillation=which) for which in ('none', 'online')]
@@ -220,16 +240,21 @@ def test_small_subnets_may_have_a_predictor_for_the_same_view():
 
 
 def test_unknown_ways_to_learn_are_refused():
-    with pytest.raises(InputError, match="'largest', 'same'"):
-        build(target='full')
     with pytest.raises(InputError, match="'none', 'online', 'target'"):
         build(distillation='both')
-    with pytest.raises(InputError, match='predictor_warmup=-1'):
-        build(predictor_warmup=-1)
+    for target in ('full', [dict(subnet='huge', until=1)]):
+        with pytest.raises(InputError, match="'same', 'large', .*'tiny'"):
+            build(target=target)
+    with pytest.raises(InputError, match='the last one 1'):
+        build(target=[dict(subnet='tiny', until=0.5)])
+    for wrong in (-0.1, 1):
+        with pytest.raises(InputError, match=f'predictor_warmup={wrong}'):
+            build(predictor_warmup=wrong)
 
 
 def test_the_predictor_may_learn_before_the_rest():
-    model = build(predictor_warmup=2, base_momentum=0.5)
+    MessageHub.get_current_instance().update_info('max_iters', 4)
+    model = build(predictor_warmup=0.5, base_momentum=0.5)
     wrapper = sgd(model)
     before = copy.deepcopy(model.state_dict())
 

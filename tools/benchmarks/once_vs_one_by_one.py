@@ -77,15 +77,27 @@ BUDGETS = dict(
 DEPTHS = {4: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
 
 
-def desired(number: int) -> List[dict]:
-    """The desired networks, the largest first; none for the config's own."""
-    return [
-        dict(
-            name=f'{width:.2f}x-{"".join(map(str, np.ravel(depth)))}',
-            widths=width,
-            depths=depth) for width in (1.0, 0.75, 0.5, 0.25)
-        for depth in DEPTHS[number]
-    ]
+def desired(number: int, family: dict) -> List[dict]:
+    """So many desired networks, the largest first.
+
+    Args:
+        number (int): How many, a key of ``DEPTHS``.
+        family (dict): The config's family, whose own desired networks keep
+            their names; they are all where ``number`` is 4.
+    """
+    if not DEPTHS[number]:
+        return family['desired']
+    own = build_family(family)
+    names = {subnet: name for name, subnet in own.desired.items()}
+    chosen = []
+    for width in (1.0, 0.75, 0.5, 0.25):
+        for depth in DEPTHS[number]:
+            numbers = ''.join(map(str, np.ravel(depth)))
+            given = dict(widths=width, depths=depth)
+            subnet = own.subnet(**given)
+            name = names.get(subnet, f'{width:.2f}x-{numbers}')
+            chosen.append(dict(name=name, **given))
+    return chosen
 
 
 def data_name(place: str) -> str:
@@ -123,8 +135,8 @@ class Sides:
         family = self.cfg.model.family
         if self.budget.base_channels is not None:
             family.base_channels = self.budget.base_channels
-        family.desired = desired(args.dns) or family.desired
         init_default_scope('mmselfsup')
+        family.desired = desired(args.dns, family.to_dict())
         self.family: ResNetFamily = build_family(family.to_dict())
 
     def jobs(self, method: str, rate: float, seed: int) -> List[Job]:

@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
 from contextlib import contextmanager, nullcontext
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -9,6 +9,7 @@ from mmselfsup.registry import MODELS
 from torch import nn
 
 from dspnet_mm.errors import InputError
+from dspnet_mm.models.samplers import Phases
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from .base import SupernetAlgorithm, Views
 
@@ -28,9 +29,13 @@ class DSPNet(SupernetAlgorithm):
 
     Args:
         *args: See :class:`SupernetAlgorithm`.
-        target (str): Whose projections a sub-network predicts: those of the
-            'largest' target network, or of the 'same' sub-network of it, a
-            switch of GAIA's. Defaults to 'largest'.
+        target (str | Sequence[dict]): Whose projections a sub-network
+            predicts: those of the 'largest' target network, of a DN of it,
+            by name, or of the 'same' sub-network of it, a switch of GAIA's;
+            or phases of the training, each a dict of one of these as
+            ``subnet`` and of ``until``, as :class:`PhasedSampler` has it. A
+            small target while the supernet grows is our choice. Defaults to
+            'largest'.
         distillation (str): What smaller sub-networks learn besides:
 
             - 'none': nothing else.
@@ -43,34 +48,39 @@ class DSPNet(SupernetAlgorithm):
 
             What the view is and where the halves meet is our choice, as the
             papers speak of other losses. Defaults to 'none'.
-        predictor_warmup (int): For how many iterations, at the start, only
-            the predictor learns. BYOL's features do not collapse where the
-            predictor is nearly optimal (arXiv 2006.07733, section 3.2); that
-            it begins so is our choice. Defaults to 0.
+        predictor_warmup (float): In which part of the training, at its
+            start, only the predictor learns, in [0, 1); without a runner, in
+            none. BYOL's features do not collapse where the predictor is
+            nearly optimal (arXiv 2006.07733, section 3.2); that it begins so
+            is our choice. Defaults to 0.
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
-        InputError: If ``target`` or ``distillation`` is not one of these, or
-            ``predictor_warmup`` is negative.
+        InputError: If ``target``, ``distillation`` or ``predictor_warmup``
+            is not one of these.
     """
 
     def __init__(self,
                  *args,
-                 target: str = 'largest',
+                 target: Union[str, Sequence[dict]] = 'largest',
                  distillation: str = 'none',
-                 predictor_warmup: int = 0,
+                 predictor_warmup: float = 0.,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        for name, value, allowed in (('target', target, ('largest', 'same')),
-                                     ('distillation', distillation,
-                                      ('none', 'online', 'target'))):
-            if value not in allowed:
-                raise InputError(f'{name}={value!r} is not allowed: give '
-                                 f'{", ".join(map(repr, allowed))}')
-        if predictor_warmup < 0:
+        if isinstance(target, str):
+            target = [dict(subnet=target, until=1)]
+        self.targets = Phases([(phase.get('subnet'), phase.get('until'))
+                               for phase in target])
+        for name, values, allowed in (('target', self.targets.values, [
+                'largest', 'same', *self.family.desired
+        ]), ('distillation', [distillation], ['none', 'online', 'target'])):
+            for value in values:
+                if value not in allowed:
+                    raise InputError(f'{name}={value!r} is not allowed: give '
+                                     f'{", ".join(map(repr, allowed))}')
+        if not 0 <= predictor_warmup < 1:
             raise InputError(f'predictor_warmup={predictor_warmup} is not '
-                             'allowed: give a number of iterations, 0 or more')
-        self.target = target
+                             'allowed: give a part of the training, in [0, 1)')
         self.distillation = distillation
         self.predictor_warmup = predictor_warmup
         if distillation == 'target':
@@ -87,7 +97,8 @@ class DSPNet(SupernetAlgorithm):
     def train_step(self, data: dict,
                    optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
         """See :meth:`SupernetAlgorithm.train_step`."""
-        warming_up = self.current_iteration < self.predictor_warmup
+        warming_up = self._total_iterations and \
+            self.progress < self.predictor_warmup
         with frozen(self.backbone, self.neck) if warming_up else nullcontext():
             return super().train_step(data, optim_wrapper)
 
@@ -95,7 +106,11 @@ class DSPNet(SupernetAlgorithm):
         """See :meth:`SupernetAlgorithm.compute_targets`."""
         # The online supernet's predictions are of these views, or none.
         self._seen: Optional[List[torch.Tensor]] = None
-        return super().compute_targets(views)
+        target = self.targets.at(self.progress)
+        if target in ('largest', 'same'):
+            return super().compute_targets(views)
+        with activate(self.family[target], *self.target_net):
+            return super().compute_targets(views)
 
     def subnet_loss(
             self, views: Views,
@@ -118,7 +133,7 @@ class DSPNet(SupernetAlgorithm):
         if self.distillation == 'target' and not largest:
             predictions = [self.distiller([z])[0] for z in projections]
             return self._loss(predictions, targets), projections[0]
-        if self.target == 'same' and not largest:
+        if self.targets.at(self.progress) == 'same' and not largest:
             with torch.no_grad(), activate(subnet, *self.target_net):
                 targets = super().compute_targets(views)
         predictions = [self.head.predictor([z])[0] for z in projections]
