@@ -14,8 +14,10 @@ from dspnet_mm.errors import InputError
 Widths = Union[float, Sequence[float]]
 Depths = Union[int, Sequence[int]]
 
-# Labels that logs give to sub-networks without a name of their own.
-RESERVED_NAMES = ('largest', 'smallest', 'random')
+# What logs call sub-networks without a name of their own.
+LABELS = ('largest', 'smallest', 'random')
+# What configs may call a sub-network, whatever the DNs' names are.
+ALIASES = ('largest', 'median', 'smallest')
 _NAME_PATTERN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
@@ -188,10 +190,10 @@ class ResNetFamily:
                 raise InputError(f'desired network name {name!r} is not '
                                  'allowed: use letters, digits, ".", "_" '
                                  'and "-", as it becomes a file name')
-            if name in RESERVED_NAMES or name in named:
+            taken = [*dict.fromkeys((*LABELS, *ALIASES, *named))]
+            if name in taken:
                 raise InputError(f'desired network name {name!r} is taken: '
-                                 f'{list(RESERVED_NAMES) + list(named)} '
-                                 'cannot be used')
+                                 f'{taken} cannot be used')
             subnet = self.subnet(**entry)
             if subnet in named.values():
                 raise InputError(f'desired network {name!r} is {subnet}, '
@@ -265,11 +267,22 @@ class ResNetFamily:
                 f'depths [{depths}], by stage')
 
     def __getitem__(self, name: str) -> Subnet:
-        """The desired network of that name.
+        """The desired network of that name, or what an alias means.
+
+        Args:
+            name (str): Name of a DN, or 'largest' (the supernet), 'smallest',
+                or 'median' (the DN of median FLOPs, of two the lower).
 
         Raises:
             InputError: If there is none.
         """
+        if name == 'largest':
+            return self.full
+        if name == 'smallest':
+            return self.smallest
+        if name == 'median':
+            ordered = sorted(self.desired.values(), key=self.flops)
+            return ordered[(len(ordered) - 1) // 2]
         if name not in self.desired:
             raise InputError(f'no desired network is called {name!r}: the '
                              f'family has {self._listing(self.desired)}')

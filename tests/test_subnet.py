@@ -68,6 +68,15 @@ def test_names():
     assert family.label_of(family.subnet(0.75)) == 'random'
     with pytest.raises(InputError, match=r"'huge'.*large.*middle.*tiny"):
         family['huge']
+    assert family['largest'] == family.full
+    assert family['smallest'] == family.smallest
+    # Of two in the middle, the lower; in what order they are named is nothing.
+    names = ['a', 'b', 'c', 'd']
+    four = make_family(desired=[
+        dict(name=name, widths=width)
+        for name, width in zip(names, (0.5, 1.0, 0.25, 0.75))
+    ])
+    assert four['median'] == four['a']
 
 
 @pytest.mark.parametrize('desired, complaint', [

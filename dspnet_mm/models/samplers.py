@@ -57,10 +57,10 @@ class SandwichSampler:
             and the smallest. Defaults to 1.
         desired_prob (float): The probability, in [0, 1], that a drawn one is
             a DN; otherwise it is any member of the family. Defaults to 0.5.
-        smallest (str, optional): Name of a DN that takes the place of the
-            smallest; nothing narrower or less deep is drawn. In phases
-            (:class:`PhasedSampler`) the range can grow, as in US3L (arXiv
-            2303.06870). Defaults to None, the family's smallest.
+        smallest (str): A name that the family knows, of what takes the place
+            of the smallest; nothing narrower or less deep is drawn. In
+            phases (:class:`PhasedSampler`) the range can grow, as in US3L
+            (arXiv 2303.06870). Defaults to 'smallest'.
 
     Raises:
         InputError: If an argument is out of its range.
@@ -70,7 +70,7 @@ class SandwichSampler:
                  family: ResNetFamily,
                  num_random: int = 1,
                  desired_prob: float = 0.5,
-                 smallest: Optional[str] = None) -> None:
+                 smallest: str = 'smallest') -> None:
         if num_random < 0:
             raise InputError(f'num_random={num_random} is not allowed: give '
                              '0 or more')
@@ -80,8 +80,7 @@ class SandwichSampler:
         self.family = family
         self.num_random = num_random
         self.desired_prob = desired_prob
-        self.smallest = family.smallest if smallest is None else family[
-            smallest]
+        self.smallest = family[smallest]
         self._desired = [
             subnet for subnet in family.desired.values()
             if self._at_least(subnet) == subnet
@@ -156,20 +155,19 @@ class AllDesiredSampler:
 
 @TASK_UTILS.register_module()
 class FixedSampler:
-    """One and the same desired network in every iteration.
+    """One and the same sub-network in every iteration.
 
     Args:
         family (ResNetFamily): The family of sub-networks.
-        name (str, optional): Name of the DN. Defaults to None, the supernet.
+        name (str): A name that the family knows, see
+            :meth:`ResNetFamily.__getitem__`. Defaults to 'largest'.
 
     Raises:
         InputError: If no DN has that name.
     """
 
-    def __init__(self,
-                 family: ResNetFamily,
-                 name: Optional[str] = None) -> None:
-        self.subnet = family.full if name is None else family[name]
+    def __init__(self, family: ResNetFamily, name: str = 'largest') -> None:
+        self.subnet = family[name]
         self.draws_only_desired = self.subnet in family.desired.values()
 
     def __call__(self,
@@ -184,10 +182,10 @@ class FixedSampler:
 class PhasedSampler:
     """Another sampler in each phase of the training.
 
-    E.g. a supernet that grows: phases=[dict(type='FixedSampler',
-    name='small', until=0.3), dict(type='SandwichSampler', until=1.)] trains
-    the small DN alone at first. SlimCLR's slow start (arXiv 2209.15525) is
-    the reverse: the supernet alone for the first half.
+    E.g. a supernet that grows, one of its networks alone at first:
+    phases=[dict(type='FixedSampler', name='median', until=0.3),
+    dict(type='SandwichSampler', until=1.)]. SlimCLR's slow start (arXiv
+    2209.15525) is the reverse: the supernet alone for the first half.
 
     Args:
         family (ResNetFamily): The family of sub-networks.

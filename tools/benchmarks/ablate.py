@@ -31,36 +31,46 @@ class Idea(NamedTuple):
 
 
 def sandwich(**kwargs) -> dict:
-    """The shipped sampler."""
+    """The shipped sampler of the grown supernet."""
     return dict(
-        type='SandwichSampler', num_random=1, desired_prob=1.0, **kwargs)
+        type='SandwichSampler', num_random=2, desired_prob=1.0, **kwargs)
 
 
-def slow_start(until: float) -> dict:
-    """The supernet alone, until a part of the training is done."""
+def phases(*samplers: dict) -> Dict[str, Any]:
+    """Samplers that follow on one another, each with ``until``."""
     return {
         'model.sampler':
-        dict(
-            _delete_=True,
-            type='PhasedSampler',
-            phases=[dict(type='FixedSampler', until=until),
-                    sandwich(until=1)])
+        dict(_delete_=True, type='PhasedSampler', phases=list(samplers))
     }
+
+
+def grown(then: dict, start: str = 'median', until: float = 0.3) -> dict:
+    """One network alone at first, then what a sampler draws."""
+    return phases(
+        dict(type='FixedSampler', name=start, until=until),
+        dict(then, until=1))
+
+
+def target(start: str, until: float) -> Dict[str, Any]:
+    """A smaller target network, until a part of the training is done."""
+    return {
+        'model.target':
+        [dict(subnet=start, until=until),
+         dict(subnet='largest', until=1)]
+    }
+
+
+_ALL_AT_ONCE = {'model.target': 'largest'}
 
 
 def growing_range() -> dict:
     """Four equal phases, each with one more of the desired networks."""
     names = ('large', 'medium', 'small', 'tiny')
-    return {
-        'model.sampler':
-        dict(
-            _delete_=True,
-            type='PhasedSampler',
-            phases=[
-                sandwich(smallest=name, until=(index + 1) / len(names))
-                for index, name in enumerate(names)
-            ])
-    }
+    samplers = [
+        sandwich(smallest=name, until=(index + 1) / len(names))
+        for index, name in enumerate(names)
+    ]
+    return {**phases(*samplers), **_ALL_AT_ONCE}
 
 
 _PER_IMAGE_VIEW = [
@@ -84,25 +94,57 @@ _PER_IMAGE_VIEW = [
         channel_weights=(0.114, 0.587, 0.2989)),
 ]
 IDEAS = {
-    'all-desired':
-    Idea('all desired networks in every iteration',
-         {'model.sampler': dict(_delete_=True, type='AllDesiredSampler')}),
-    'any-member':
-    Idea('the third sub-network is any member of the family',
-         {'model.sampler.desired_prob': 0.0}),
+    'no-growth':
+    Idea('all sub-networks and the largest target from the start', {
+        'model.sampler': dict(_delete_=True, **sandwich()),
+        **_ALL_AT_ONCE
+    }),
+    'grow-longer':
+    Idea('the median network alone for half of the training', {
+        **grown(sandwich(), until=0.5),
+        **target('median', 0.7)
+    }),
+    'grow-from-smallest':
+    Idea('the supernet grows from the smallest network', {
+        **grown(sandwich(), start='smallest'),
+        **target('smallest', 0.5)
+    }),
+    'grow-from-medium':
+    Idea('the supernet grows from the medium network', {
+        **grown(sandwich(), start='medium'),
+        **target('medium', 0.5)
+    }),
+    'target-grows-at-once':
+    Idea('the largest is the target as soon as it trains',
+         target('median', 0.3)),
+    'target-median':
+    Idea('the median network is the target throughout',
+         {'model.target': 'median'}),
     'slow-start-30':
-    Idea('the supernet alone for the first 30 %', slow_start(0.3)),
+    Idea('the supernet alone for the first 30 %', {
+        **grown(sandwich(), start='large'),
+        **_ALL_AT_ONCE
+    }),
     'slow-start-50':
-    Idea('the supernet alone for the first half', slow_start(0.5)),
+    Idea('the supernet alone for the first half', {
+        **grown(sandwich(), start='large', until=0.5),
+        **_ALL_AT_ONCE
+    }),
+    'one-random':
+    Idea('largest, smallest and one more, once grown',
+         grown(dict(sandwich(), num_random=1))),
+    'any-member':
+    Idea('the two between the ends are any members of the family',
+         grown(dict(sandwich(), desired_prob=0.0))),
     'losses-averaged':
     Idea('the mean of the losses, not their sum',
          {'model.loss_weights': 'mean'}),
     'largest-weighted':
     Idea("the supernet's loss counts 2.5 times",
          {'model.loss_weights': dict(large=2.5)}),
-    'predictor-warm-up':
-    Idea('the predictor learns alone for the first 160 iterations',
-         {'model.predictor_warmup': 160}),
+    'no-predictor-warm-up':
+    Idea('the predictor does not learn alone before the rest',
+         {'model.predictor_warmup': 0.}),
     'zero-init':
     Idea('residual blocks start as the identity',
          {'model.backbone.zero_init_residual': True}),

@@ -84,10 +84,20 @@ def config_path(config: str) -> str:
     return os.path.join(ROOT, 'configs', 'dspnet', f'{config}.py')
 
 
+def read_model(config: str) -> dict:
+    """A config's model as it trains in the end, when all phases are over."""
+    cfg = Config.fromfile(config_path(config)).model
+    if 'phases' in cfg.sampler:
+        cfg.sampler = cfg.sampler.phases[-1]
+        del cfg.sampler['until']
+    cfg.update(target='largest', predictor_warmup=0.)
+    return cfg
+
+
 def read_config(config: str, options: Options) -> dict:
     """A config's model with the supernet alone, without augmentations."""
     init_default_scope('mmselfsup')
-    cfg = Config.fromfile(config_path(config)).model
+    cfg = read_model(config)
     # What it is compared with has neither: views are made elsewhere, and
     # PyTorch's memory format is the default one.
     cfg.channels_last = False

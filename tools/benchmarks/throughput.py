@@ -17,7 +17,7 @@ import time
 from typing import Callable, Iterator, NamedTuple, Optional
 
 import torch
-from engine import LARGE, SEED, SMALL, byol, config_path
+from engine import LARGE, SEED, SMALL, byol, config_path, read_model
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -114,6 +114,7 @@ def utilisation(step: Callable, device: str) -> Optional[float]:
 def measure(case: Case, args: argparse.Namespace) -> dict:
     """Train some steps."""
     cfg = Config.fromfile(config_path(case.config))
+    cfg.model = read_model(case.config)
     dataset = cfg.train_dataloader.dataset
     dataset.data_root = args.images if case.config == SMALL else None
     cfg.train_dataloader.batch_size = args.batch_size

@@ -20,7 +20,7 @@ from dspnet_mm.errors import InputError
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from dspnet_mm.randomness import seeded
-from dspnet_mm.subnet import RESERVED_NAMES, ResNetFamily, Subnet
+from dspnet_mm.subnet import LABELS, ResNetFamily, Subnet
 
 Views = List[torch.Tensor]
 
@@ -465,7 +465,7 @@ def _check_switchable(family: ResNetFamily, sampler) -> None:
 
 def _check_loss_weights(family: ResNetFamily, loss_weights) -> None:
     if isinstance(loss_weights, dict):
-        labels = [*family.desired, *RESERVED_NAMES]
+        labels = [*family.desired, *LABELS]
         unknown = sorted(set(loss_weights) - set(labels))
         if unknown:
             raise InputError(f'loss_weights names {unknown}, which are no '

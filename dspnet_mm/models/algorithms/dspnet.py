@@ -11,6 +11,7 @@ from torch import nn
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.samplers import Phases
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
+from dspnet_mm.subnet import ALIASES
 from .base import SupernetAlgorithm, Views
 
 
@@ -30,8 +31,10 @@ class DSPNet(SupernetAlgorithm):
     Args:
         *args: See :class:`SupernetAlgorithm`.
         target (str | Sequence[dict]): Whose projections a sub-network
-            predicts: those of the 'largest' target network, of a DN of it,
-            by name, or of the 'same' sub-network of it, a switch of GAIA's;
+            predicts: those of the 'largest' target network, of another
+            sub-network of it, by a name that the family knows (see
+            :meth:`ResNetFamily.__getitem__`), or of the 'same' sub-network
+            of it, a switch of GAIA's;
             or phases of the training, each a dict of one of these as
             ``subnet`` and of ``until``, as :class:`PhasedSampler` has it. A
             small target while the supernet grows is our choice. Defaults to
@@ -71,9 +74,11 @@ class DSPNet(SupernetAlgorithm):
             target = [dict(subnet=target, until=1)]
         self.targets = Phases([(phase.get('subnet'), phase.get('until'))
                                for phase in target])
-        for name, values, allowed in (('target', self.targets.values, [
-                'largest', 'same', *self.family.desired
-        ]), ('distillation', [distillation], ['none', 'online', 'target'])):
+        targets = [*ALIASES, 'same', *self.family.desired]
+        distillations = ['none', 'online', 'target']
+        for name, values, allowed in (('target', self.targets.values, targets),
+                                      ('distillation', [distillation],
+                                       distillations)):
             for value in values:
                 if value not in allowed:
                     raise InputError(f'{name}={value!r} is not allowed: give '
