@@ -55,8 +55,8 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
             se=report['figures']['knn_gain_mean_se'])
         shipped.append(report['by_seed']['shipped'])
     assert shipped[0] == shipped[1]
-    # Half of the iterations train the supernet alone.
-    assert reports[0]['figures']['cost_ratio_without_loading'] < \
+    # Half of the iterations train the supernet alone, not a small network.
+    assert reports[0]['figures']['cost_ratio_without_loading'] > \
         reports[1]['figures']['cost_ratio_without_loading']
     assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
     everything = json.loads((tmp_path / 'ablation_digits.json').read_text())

@@ -44,7 +44,7 @@ def phases(*samplers: dict) -> Dict[str, Any]:
     }
 
 
-def grown(then: dict, start: str = 'median', until: float = 0.3) -> dict:
+def grown(then: dict, start: str = 'median', until: float = 0.5) -> dict:
     """One network alone at first, then what a sampler draws."""
     return phases(
         dict(type='FixedSampler', name=start, until=until),
@@ -99,35 +99,36 @@ IDEAS = {
         'model.sampler': dict(_delete_=True, **sandwich()),
         **_ALL_AT_ONCE
     }),
-    'grow-longer':
-    Idea('the median network alone for half of the training', {
-        **grown(sandwich(), until=0.5),
-        **target('median', 0.7)
-    }),
+    'grow-30':
+    Idea('the median network alone for the first 30 %, the target until half',
+         {
+             **grown(sandwich(), until=0.3),
+             **target('median', 0.5)
+         }),
     'grow-from-smallest':
     Idea('the supernet grows from the smallest network', {
         **grown(sandwich(), start='smallest'),
-        **target('smallest', 0.5)
+        **target('smallest', 0.7)
     }),
     'grow-from-medium':
     Idea('the supernet grows from the medium network', {
         **grown(sandwich(), start='medium'),
-        **target('medium', 0.5)
+        **target('medium', 0.7)
     }),
     'target-grows-at-once':
     Idea('the largest is the target as soon as it trains',
-         target('median', 0.3)),
+         target('median', 0.5)),
     'target-median':
     Idea('the median network is the target throughout',
          {'model.target': 'median'}),
     'slow-start-30':
     Idea('the supernet alone for the first 30 %', {
-        **grown(sandwich(), start='large'),
+        **grown(sandwich(), start='large', until=0.3),
         **_ALL_AT_ONCE
     }),
     'slow-start-50':
     Idea('the supernet alone for the first half', {
-        **grown(sandwich(), start='large', until=0.5),
+        **grown(sandwich(), start='large'),
         **_ALL_AT_ONCE
     }),
     'one-random':

@@ -21,14 +21,14 @@ model = dict(
         _delete_=True,
         type='PhasedSampler',
         phases=[
-            dict(type='FixedSampler', name='median', until=0.3),
+            dict(type='FixedSampler', name='median', until=0.5),
             dict(
                 type='SandwichSampler',
                 num_random=2,
                 desired_prob=1.0,
                 until=1)
         ]),
-    target=[dict(subnet='median', until=0.5),
+    target=[dict(subnet='median', until=0.7),
             dict(subnet='largest', until=1)],
     predictor_warmup=0.1,
     neck=dict(hid_channels=256, out_channels=64),
