@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -48,8 +49,30 @@ def test_a_config_parses_builds_and_trains_a_step(path, tmp_path):
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
     data = next(iter(Runner.build_dataloader(loader, seed=0)))
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    before = model.backbone.conv1.weight.clone()
-    for _ in range(cfg.optim_wrapper.get('accumulative_counts', 1)):
-        logged = model.train_step(data, wrapper)
-        assert all(torch.isfinite(value) for value in logged.values())
-    assert not torch.equal(before, model.backbone.conv1.weight)
+    # In the phases at the start and at the end, one tenth being the
+    # predictor's alone.
+    info = MessageHub.get_current_instance()
+    info.update_info('max_iters', 100)
+    for iteration in (10, 99):
+        info.update_info('iter', iteration)
+        before = model.backbone.conv1.weight.clone()
+        for _ in range(cfg.optim_wrapper.get('accumulative_counts', 1)):
+            logged = model.train_step(data, wrapper)
+            assert all(torch.isfinite(value) for value in logged.values())
+        assert not torch.equal(before, model.backbone.conv1.weight)
+    largest, smallest = (
+        model.family.label_of(model.family[name])
+        for name in ('largest', 'smallest'))
+    assert {f'loss_{largest}', f'loss_{smallest}'} <= set(logged)
+
+
+def test_on_small_images_the_supernet_grows():
+    init_default_scope('mmselfsup')
+    digits, = [path for path in CONFIGS if 'digits' in path]
+    model = MODELS.build(Config.fromfile(digits).model)
+    everything = set(model.family.desired.values())
+    for progress, trained, target in ((0., {model.family['small']},
+                                       'median'), (0.5, everything, 'median'),
+                                      (0.7, everything, 'largest')):
+        assert set(model.sampler(3, 0, progress)) == trained
+        assert model.targets.at(progress) == target
