@@ -34,11 +34,10 @@ class DSPNet(SupernetAlgorithm):
             predicts: those of the 'largest' target network, of another
             sub-network of it, by a name that the family knows (see
             :meth:`ResNetFamily.__getitem__`), or of the 'same' sub-network
-            of it, a switch of GAIA's;
-            or phases of the training, each a dict of one of these as
-            ``subnet`` and of ``until``, as :class:`PhasedSampler` has it. A
-            small target while the supernet grows is our choice. Defaults to
-            'largest'.
+            of it, a switch of GAIA's; or phases of the training, each a dict
+            of one of these as ``subnet`` and of ``until``, as
+            :class:`PhasedSampler` has it. That the target grows with the
+            supernet is our choice. Defaults to 'largest'.
         distillation (str): What smaller sub-networks learn besides:
 
             - 'none': nothing else.
