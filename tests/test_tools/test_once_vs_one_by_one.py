@@ -116,11 +116,26 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert all(0.1 < row['linear']['mean'] <= 1 for row in first['rows'])
     for suffix in ('png', 'md'):
         assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
+    # More networks, with the learning rates of these: BYOL's of the other
+    # four and DSPNet's are to be trained, for two seeds.
+    with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
+            mock.patch.object(sys, 'argv', [
+                *argv, '--dns', '8', '--baselines', 'byol']):
+        module.main()
+    assert len([*out.glob('*/*.pth')]) == 24 + 2 * (1 + 5)
+    report_path = out / 'once_vs_one_by_one_digits8.json'
+    more = json.loads(report_path.read_text())
+    assert len(more['rows']) == 8 + 8
+    assert more['learning_rates'] == {
+        method: first['learning_rates'][method]
+        for method in ('dspnet', 'byol')
+    }
 
 
 @pytest.mark.parametrize('args, complaint', [
     (['--data', 'digits', '--seeds', 1], '--seeds 1.*at least 2'),
     (['--data', 'digits', '--budget', 'gpu'], 'gpu.*quick, full'),
+    (['--data', 'digits', '--baselines', 'seed'], 'seed.*give it, too'),
     (['--data', 'nowhere'], '--data nowhere is not a folder'),
 ])
 def test_wrong_arguments_are_refused(args, complaint, tmp_path):

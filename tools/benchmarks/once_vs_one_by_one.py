@@ -5,7 +5,8 @@
 The supernet is trained once, and each desired network by MMSelfSup's own BYOL
 with the same views, batches, epochs, optimizer and evaluation. A third way is
 to distill each smaller network from the largest of those by SEED. The learning
-rate of each is the best of the same list, on a seed that is not reported.
+rate of each is the best of the same list, for the config's own desired
+networks and on a seed that is not reported.
 """
 import argparse
 import copy
@@ -45,9 +46,9 @@ ROOT = os.path.dirname(
 NAME = 'tools/benchmarks/once_vs_one_by_one.py'
 DIGITS = 'dspnet_resnet18-small_1xb32-coslr-40e_digits'
 FOLDER = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
-# In this order: SEED's teacher is the largest network pre-trained by BYOL.
 METHODS = dict(
     dspnet='DSPNet', byol='BYOL, one by one', seed='SEED, one by one')
+BASELINES = ('byol', 'seed')
 # Of the seeds, this one is for the choice of learning rates alone.
 RATE_SEED = 10000
 
@@ -110,7 +111,8 @@ class Sides:
 
     def __init__(self,
                  args: argparse.Namespace,
-                 options: Optional[dict] = None) -> None:
+                 options: Optional[dict] = None,
+                 dns: Optional[int] = None) -> None:
         kind = 'digits' if args.data == 'digits' else 'folder'
         budgets = BUDGETS[kind]
         if args.budget not in budgets:
@@ -136,7 +138,7 @@ class Sides:
         if self.budget.base_channels is not None:
             family.base_channels = self.budget.base_channels
         init_default_scope('mmselfsup')
-        family.desired = desired(args.dns, family.to_dict())
+        family.desired = desired(dns or args.dns, family.to_dict())
         self.family: ResNetFamily = build_family(family.to_dict())
 
     def jobs(self, method: str, rate: float, seed: int) -> List[Job]:
@@ -329,7 +331,7 @@ def draw(report: dict) -> plt.Figure:
     """Accuracy against FLOPs, and cost against the number of networks."""
     figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout='constrained')
     rows = report['rows']
-    for index, (method, label) in enumerate(METHODS.items()):
+    for index, (method, costs) in enumerate(report['costs'].items()):
         points = sorted((row for row in rows if row['method'] == method),
                         key=lambda row: row['flops'])
         for panel, metric in zip(panels, ('knn', 'linear')):
@@ -339,16 +341,15 @@ def draw(report: dict) -> plt.Figure:
                            marker='o',
                            capsize=3,
                            color=f'C{index}',
-                           label=label)
+                           label=METHODS[method])
             panel.set_title(METRICS[metric])
             panel.set_xscale('log')
             panel.set_xlabel('FLOPs (multiply-adds per image)')
             panel.set_ylabel('accuracy (%)')
             panel.grid(alpha=0.3)
-    panels[0].legend()
-    for index, costs in enumerate(report['costs'].values()):
         numbers = range(1, len(costs) + 1)
         panels[2].plot(numbers, costs, color=f'C{index}', marker='o')
+    panels[0].legend()
     panels[2].set(
         title='cost of pre-training',
         xlabel='desired networks, the largest first',
@@ -434,38 +435,56 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args(
-        argparse.ArgumentParser(description=__doc__.split('\n')[0]))
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        '--baselines',
+        nargs='+',
+        default=BASELINES,
+        choices=BASELINES,
+        help='what to compare with; "byol" has to be among them (default: '
+        f'{" ".join(BASELINES)})')
+    args = parse_args(parser)
+    if 'byol' not in args.baselines:
+        raise InputError(f'--baselines {" ".join(args.baselines)} is not '
+                         'allowed: gains are over byol, and SEED\'s teacher '
+                         'is of it, so give it, too')
     stem = os.path.join(
         args.out, f'once_vs_one_by_one_{data_name(args.data)}{args.dns}')
     check_writable(f'{stem}.json')
-    sides = Sides(args)
+    sides, own = Sides(args), Sides(args, dns=min(DEPTHS))
+    # In this order: SEED's teacher is the largest network trained by BYOL.
+    methods = [
+        method for method in METHODS
+        if method == 'dspnet' or method in args.baselines
+    ]
     rates, by_method = {}, {}
     with workers(args.processes) as pool:
-        for number, (method, label) in enumerate(METHODS.items(), 1):
-            stage = f'stage {number} of {len(METHODS)}, {label}'
+        for number, method in enumerate(methods, 1):
+            stage = f'stage {number} of {len(methods)}, {METHODS[method]}'
             say(f'{stage}: the best of the learning rates '
                 f'{", ".join(map(str, sides.budget.rates))}, by seed '
                 f'{RATE_SEED}, which is not reported')
-            rates[method] = choose_rates(sides, method, pool)
-            sides.best_rate[method] = rates[method]['best']
+            rates[method] = choose_rates(own, method, pool)
+            for each in (sides, own):
+                each.best_rate[method] = rates[method]['best']
             say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
                 f'learning rate {rates[method]["best"]}')
             by_method[method] = run_all([
                 sides.jobs(method, rates[method]['best'], seed)
                 for seed in args.seeds
             ], sides.folder, pool)
-    # SEED's cost is its teacher's, too.
-    by_method['seed'] = [
-        seed._replace(costs=[byol.costs[0], *seed.costs])
-        for seed, byol in zip(by_method['seed'], by_method['byol'])
-    ]
     figures = figures_of(by_method['dspnet'], by_method['byol'])
-    against_seed = figures_of(by_method['dspnet'], by_method['seed'])
-    figures.update({
-        f'seed_{name}': value
-        for name, value in against_seed.items()
-    })
+    if 'seed' in by_method:
+        # SEED's cost is its teacher's, too.
+        by_method['seed'] = [
+            seed._replace(costs=[byol.costs[0], *seed.costs])
+            for seed, byol in zip(by_method['seed'], by_method['byol'])
+        ]
+        against_seed = figures_of(by_method['dspnet'], by_method['seed'])
+        figures.update({
+            f'seed_{name}': value
+            for name, value in against_seed.items()
+        })
     report = dict(
         figures=figures,
         rows=rows_of(by_method, sides.family),
