@@ -72,7 +72,7 @@ BUDGETS = dict(
     # networks learn far more in them.
     folder=dict(
         quick=Budget(10, 5000, 64, 8, (0.03, 0.06), 4096),
-        full=Budget(30, 5000, 64, 8, (0.015, 0.03, 0.06), 4096),
+        full=Budget(30, 5000, 64, 8, (0.03, 0.06, 0.12), 4096),
         gpu=Budget(None, None, None, None, (0.03, 0.06, 0.12), 32768)))
 # More desired networks than the config has: each width with each of these.
 DEPTHS = {4: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
