@@ -74,8 +74,10 @@ BUDGETS = dict(
         quick=Budget(10, 5000, 64, 8, (0.03, 0.06), 4096),
         full=Budget(30, 5000, 64, 8, (0.03, 0.06, 0.12), 4096),
         gpu=Budget(None, None, None, None, (0.03, 0.06, 0.12), 32768)))
-# More desired networks than the config has: each width with each of these.
-DEPTHS = {4: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
+# So many desired networks the config has.
+OWN_DNS = 4
+# More of them: each width with each of these.
+DEPTHS = {OWN_DNS: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
 
 
 def desired(number: int, family: dict) -> List[dict]:
@@ -84,7 +86,7 @@ def desired(number: int, family: dict) -> List[dict]:
     Args:
         number (int): How many, a key of ``DEPTHS``.
         family (dict): The config's family, whose own desired networks keep
-            their names; they are all where ``number`` is 4.
+            their names; they are all where ``number`` is ``OWN_DNS``.
     """
     if not DEPTHS[number]:
         return family['desired']
@@ -402,7 +404,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument(
         '--dns',
         type=int,
-        default=4,
+        default=OWN_DNS,
         choices=DEPTHS,
         help='how many desired networks (default: %(default)s)')
     parser.add_argument(
@@ -451,7 +453,8 @@ def main() -> None:
     stem = os.path.join(
         args.out, f'once_vs_one_by_one_{data_name(args.data)}{args.dns}')
     check_writable(f'{stem}.json')
-    sides, own = Sides(args), Sides(args, dns=min(DEPTHS))
+    sides, own = Sides(args), Sides(args, dns=OWN_DNS)
+    own.best_rate = sides.best_rate
     # In this order: SEED's teacher is the largest network trained by BYOL.
     methods = [
         method for method in METHODS
@@ -465,8 +468,7 @@ def main() -> None:
                 f'{", ".join(map(str, sides.budget.rates))}, by seed '
                 f'{RATE_SEED}, which is not reported')
             rates[method] = choose_rates(own, method, pool)
-            for each in (sides, own):
-                each.best_rate[method] = rates[method]['best']
+            sides.best_rate[method] = rates[method]['best']
             say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
                 f'learning rate {rates[method]["best"]}')
             by_method[method] = run_all([
