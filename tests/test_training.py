@@ -138,6 +138,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_by_bit(tmp_path, case):
         cfg.default_hooks.checkpoint.update(checkpoint)
         if accumulated:
             cfg.optim_wrapper.accumulative_counts = 2
+            cfg.model.step_each_subnet = False
         if run == 'resumed':
             cfg.resume = True
             cfg.load_from = str(tmp_path / 'whole' / name)

@@ -159,9 +159,9 @@ IDEAS = {
     }),
     'growing-range':
     Idea('the smallest DN gets smaller in four equal phases', growing_range()),
-    'step-each':
-    Idea('a step of the optimizer for each sub-network',
-         {'model.step_each_subnet': True}),
+    'step-once':
+    Idea('one step of the optimizer with the gradients of all sub-networks',
+         {'model.step_each_subnet': False}),
     'group-decay':
     Idea('weight decay falls with the group of channels', {
         'model.group_decay': 5e-4,

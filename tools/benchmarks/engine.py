@@ -322,7 +322,8 @@ def reduced_bytes(rank: int, folder: str, options: Options) -> List[List[int]]:
         rank=rank,
         world_size=2)
     cfg = read_config(SMALL, options)
-    cfg.update(sync_bn=False, sampler=sandwich(3))
+    # With a step for each sub-network, each step would have its own.
+    cfg.update(sync_bn=False, step_each_subnet=False, sampler=sandwich(3))
     step = stepper(build(cfg, options), cfg, 8, options)
     steps: List[List[int]] = []
     all_reduce = torch.distributed.all_reduce

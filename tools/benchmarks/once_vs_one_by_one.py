@@ -71,9 +71,9 @@ BUDGETS = dict(
     # Of few images, small batches: the same epochs have more steps, and all
     # networks learn far more in them.
     folder=dict(
-        quick=Budget(10, 5000, 64, 8, (0.03, 0.06), 4096),
-        full=Budget(30, 5000, 64, 8, (0.03, 0.06, 0.12), 4096),
-        gpu=Budget(None, None, None, None, (0.03, 0.06, 0.12), 32768)))
+        quick=Budget(10, 5000, 64, 8, (0.06, 0.12), 4096),
+        full=Budget(30, 5000, 64, 8, (0.06, 0.12, 0.24), 4096),
+        gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24), 32768)))
 # So many desired networks the config has.
 OWN_DNS = 4
 # More of them: each width with each of these.

@@ -304,7 +304,8 @@ class SupernetAlgorithm(BaseModel):
         if self.step_each_subnet and optim_wrapper._accumulative_counts > 1:
             raise InputError('step_each_subnet makes steps that gradients are '
                              'not accumulated for: set optim_wrapper.'
-                             'accumulative_counts=1')
+                             'accumulative_counts=1, or model.'
+                             'step_each_subnet=False')
         total = 0.
         passes = steps = 0
         logged: Dict[str, List[torch.Tensor]] = {}
