@@ -67,7 +67,7 @@ class Budget(NamedTuple):
 BUDGETS = dict(
     digits=dict(
         quick=Budget(10, None, None, 8, (0.03, 0.06), 1024),
-        full=Budget(None, None, None, None, (0.015, 0.03, 0.06), 1024)),
+        full=Budget(None, None, None, None, (0.015, 0.03, 0.06, 0.12), 1024)),
     # Of few images, small batches: the same epochs have more steps, and all
     # networks learn far more in them.
     folder=dict(
