@@ -570,6 +570,22 @@ def test_losses_that_stay_not_finite_stop_the_run():
             model.train_step(batch(), wrapper)
 
 
+def test_what_ruins_one_subnet_alone_stops_the_run_too():
+    """Though the others' own steps are made."""
+    model = build(
+        sampler=dict(type='AllDesiredSampler'), step_each_subnet=True)
+    poison(model, 'large')
+    wrapper = sgd(model)
+    for number in range(1, 20):
+        model.train_step(batch(), wrapper)
+        assert model.skipped_in_a_row == number
+    with pytest.raises(FloatingPointError, match='step 20 of such in a row'):
+        model.train_step(batch(), wrapper)
+    del model.subnet_loss
+    model.train_step(batch(), wrapper)
+    assert model.skipped_in_a_row == 0
+
+
 def test_the_target_is_the_average_and_gets_no_gradient():
     model = build(base_momentum=0.75)
     before = [p.clone() for p in model.target_net.parameters()]

@@ -111,7 +111,7 @@ def folder(tmp_path):
             place = tmp_path / 'data' / split / label
             place.mkdir(parents=True)
             for i in range(number):
-                image = generator.normal(level, 20, (20, 30, 3))
+                image = generator.normal(level, 5, (20, 30, 3))
                 cv2.imwrite(
                     str(place / f'{i}.png'),
                     image.clip(0, 255).astype(np.uint8))

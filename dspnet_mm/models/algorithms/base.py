@@ -86,8 +86,9 @@ class SupernetAlgorithm(BaseModel):
             to None.
 
     Attributes:
-        skipped_in_a_row (int): How many steps, up to the last one, were
-            skipped because something was not finite.
+        skipped_in_a_row (int): How many iterations in a row, up to the last
+            one, had a step skipped because something was not finite; those
+            that only accumulate gradients do not count.
 
     Raises:
         InputError: If the parts do not fit together.
@@ -156,7 +157,7 @@ class SupernetAlgorithm(BaseModel):
             torch.channels_last if channels_last else torch.contiguous_format)
         self.to(memory_format=self._memory_format)
         self._iterations_done = 0
-        self.skipped_in_a_row = 0
+        self.skipped_in_a_row = self._skipped_before = 0
         # Of the iterations whose gradients wait for a step, by sub-network.
         self._pending_losses: Dict[str, torch.Tensor] = {}
         self._seed: Optional[int] = None
@@ -306,6 +307,7 @@ class SupernetAlgorithm(BaseModel):
                              'not accumulated for: set optim_wrapper.'
                              'accumulative_counts=1, or model.'
                              'step_each_subnet=False')
+        self._skipped_before = self.skipped_in_a_row
         total = 0.
         passes = steps = 0
         logged: Dict[str, List[torch.Tensor]] = {}
@@ -333,6 +335,8 @@ class SupernetAlgorithm(BaseModel):
             steps += self._update(optim_wrapper)
         if steps:
             self.update_target()
+            if self.skipped_in_a_row == self._skipped_before:
+                self.skipped_in_a_row = 0
         self._iterations_done += 1
         return dict(
             loss=total,
@@ -367,9 +371,8 @@ class SupernetAlgorithm(BaseModel):
                 wrong, stop = f'The gradient, scaled by {scale:g}, is', False
         optim_wrapper.zero_grad()
         if wrong is None:
-            self.skipped_in_a_row = 0
             return True
-        self.skipped_in_a_row += 1
+        self.skipped_in_a_row = self._skipped_before + 1
         rate = optim_wrapper.get_lr()['lr'][0]
         message = (f'{wrong} not finite at iteration '
                    f'{self.current_iteration + 1}, learning rate {rate:.3g}')
