@@ -6,7 +6,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from conftest import run_tool
+from conftest import run_tool, train_on_digits
 
 from dspnet_mm.evaluation.report import labelled_datasets, random_twin
 from dspnet_mm.slimming import (build_family_of, export_subnets, load_config,
@@ -14,7 +14,9 @@ from dspnet_mm.slimming import (build_family_of, export_subnets, load_config,
 
 
 @pytest.fixture(scope='module')
-def exports(trained, tmp_path_factory):
+def exports(tmp_path_factory):
+    # Three iterations, as elsewhere, leave features to chance.
+    trained = train_on_digits(tmp_path_factory.mktemp('trained'), images=960)
     folder = tmp_path_factory.mktemp('evaluated')
     cfg = load_config(trained.config)
     family = build_family_of(cfg)
@@ -111,7 +113,7 @@ def folder(tmp_path):
             place = tmp_path / 'data' / split / label
             place.mkdir(parents=True)
             for i in range(number):
-                image = generator.normal(level, 5, (20, 30, 3))
+                image = generator.normal(level, 20, (20, 30, 3))
                 cv2.imwrite(
                     str(place / f'{i}.png'),
                     image.clip(0, 255).astype(np.uint8))
