@@ -101,11 +101,15 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         module.main()
         report_path = out / 'once_vs_one_by_one_digits4.json'
         first = json.loads(report_path.read_text())
-        times = [path.stat().st_mtime_ns for path in out.glob('*/*.pth')]
+        times = [
+            path.stat().st_mtime_ns for path in out.glob('trainings/*/*.pth')
+        ]
         # What is finished is not done again.
         module.main()
     assert json.loads(report_path.read_text()) == first
-    assert times == [path.stat().st_mtime_ns for path in out.glob('*/*.pth')]
+    assert times == [
+        path.stat().st_mtime_ns for path in out.glob('trainings/*/*.pth')
+    ]
     # Three learning rates' seeds times 1 + 4 + 3 trainings.
     assert len(times) == 24
     assert len(first['rows']) == 4 + 4 + 3
@@ -122,7 +126,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
             mock.patch.object(sys, 'argv', [
                 *argv, '--dns', '8', '--baselines', 'byol']):
         module.main()
-    assert len([*out.glob('*/*.pth')]) == 24 + 2 * (1 + 5)
+    assert len([*out.glob('trainings/*/*.pth')]) == 24 + 2 * (1 + 5)
     report_path = out / 'once_vs_one_by_one_digits8.json'
     more = json.loads(report_path.read_text())
     assert len(more['rows']) == 8 + 8

@@ -254,7 +254,7 @@ def main() -> None:
         outcomes = run_all([
             sides.jobs('dspnet', rate, seed) for sides in compared
             for seed in args.seeds
-        ], args.out, pool)
+        ], shipped.folder, pool)
     theirs, *by_idea = [
         outcomes[begin:begin + len(args.seeds)]
         for begin in range(0, len(outcomes), len(args.seeds))

@@ -124,7 +124,7 @@ class Sides:
             class_folders(args.data)
         self.budget = budgets[args.budget]
         self.place = args.data
-        self.folder = args.out
+        self.folder = os.path.join(args.out, 'trainings')
         # Of each method, as soon as it is chosen.
         self.best_rate: Dict[str, float] = {}
         name = DIGITS if kind == 'digits' else FOLDER
@@ -152,7 +152,8 @@ class Sides:
             cfg.model = model
             cfg.optim_wrapper.optimizer.lr = rate
             name = '-'.join(
-                filter(None, (method, f'seed{seed}', f'lr{rate:g}', subnet)))
+                filter(None, (data_name(self.place), method, f'seed{seed}',
+                              f'lr{rate:g}', subnet)))
             return Job(name, cfg, self.family.input_size, data, subnet)
 
         model = self.cfg.model.to_dict()

@@ -33,6 +33,7 @@ from dspnet_mm.evaluation.report import labelled_datasets
 from dspnet_mm.files import whole_file
 from dspnet_mm.models import SupernetAlgorithm
 from dspnet_mm.slimming import recalibrate, slim
+from dspnet_mm.versions import versions
 
 METRICS = dict(
     knn='kNN',
@@ -302,8 +303,8 @@ def run_job(job: Job, folder: str) -> dict:
         folder (str): Where the job's own folder is, or is made.
 
     Returns:
-        dict: What ``result.json`` in the job's folder holds: ``cost`` and
-        ``accuracies`` by network and metric.
+        dict: What ``result.json`` in the job's folder holds: ``cost``,
+        ``accuracies`` by network and metric, and ``versions``.
     """
     folder = os.path.join(folder, job.folder)
     path = os.path.join(folder, RESULT)
@@ -319,7 +320,8 @@ def run_job(job: Job, folder: str) -> dict:
         accuracies={
             name: evaluate(backbone, *images, job.data.seed)
             for name, backbone in networks(model, job.subnet)
-        })
+        },
+        versions=versions())
     with whole_file(path) as temporary, open(temporary, 'w') as file:
         json.dump(result, file, indent=2)
     return result
