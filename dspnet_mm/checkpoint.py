@@ -8,6 +8,7 @@ from typing import Any, Dict
 
 import torch
 from mmengine.logging import HistoryBuffer
+from torch import nn
 
 from dspnet_mm.errors import InputError
 
@@ -120,3 +121,38 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
         raise InputError(f'{path} is no checkpoint: it holds no state_dict. '
                          'Give the .pth file that training wrote')
     return checkpoint
+
+
+def load_every_tensor(module: nn.Module, state: Dict[str, Any], complaint: str,
+                      remedy: str) -> None:
+    """Load weights only if they fit, all of them.
+
+    Args:
+        module (Module): What to load them into.
+        state (dict): Its ``state_dict``, as a file holds it.
+        complaint (str): What an error begins with, e.g. '... does not fit'.
+        remedy (str): What it ends with: what to do.
+
+    Raises:
+        InputError: If a key is missing or unexpected, or a shape differs;
+            the module is as before then.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    differing = [
+        f'{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}'
+        if isinstance(state[key], torch.Tensor) else f'{key} is no tensor'
+        for key in own
+        if key in state and (not isinstance(state[key], torch.Tensor)
+                             or state[key].shape != own[key].shape)
+    ]
+    faults = [
+        f'{len(keys)} {what} ({keys[0]}{", ..." if keys[1:] else ""})'
+        for what, keys in (('keys missing', missing), ('unexpected keys',
+                                                       unexpected),
+                           ('tensors of another shape', differing)) if keys
+    ]
+    if faults:
+        raise InputError(f'{complaint}: {"; ".join(faults)}. {remedy}')
+    module.load_state_dict(state)

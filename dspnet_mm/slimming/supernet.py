@@ -2,12 +2,11 @@
 """A trained supernet, from its config and checkpoint."""
 from typing import Optional
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 
-from dspnet_mm.checkpoint import load_checkpoint
+from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
 from dspnet_mm.errors import InputError
 from dspnet_mm.models import SupernetAlgorithm
 from dspnet_mm.models.backbones import build_family
@@ -93,25 +92,7 @@ def load_supernet(cfg: Config, checkpoint_path: str) -> SupernetAlgorithm:
     """
     state = load_checkpoint(checkpoint_path)['state_dict']
     model = build_supernet(cfg)
-    own = model.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    differing = [
-        f'{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}'
-        for key in own
-        if key in state and (not isinstance(state[key], torch.Tensor)
-                             or state[key].shape != own[key].shape)
-    ]
-    faults = [
-        f'{len(keys)} {what} ({keys[0]}{", ..." if keys[1:] else ""})'
-        for what, keys in (('keys missing', missing), ('unexpected keys',
-                                                       unexpected),
-                           ('tensors of another shape', differing)) if keys
-    ]
-    if faults:
-        raise InputError(
-            f'{checkpoint_path} does not fit the config: {"; ".join(faults)}. '
-            'Give the config it was trained with; the work directory holds '
-            'a copy')
-    model.load_state_dict(state)
+    load_every_tensor(
+        model, state, f'{checkpoint_path} does not fit the config',
+        'Give the config it was trained with; the work directory holds a copy')
     return model

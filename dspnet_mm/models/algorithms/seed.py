@@ -7,8 +7,7 @@ from mmselfsup.models.algorithms.base import BaseModel
 from mmselfsup.registry import MODELS
 from torch import nn
 
-from dspnet_mm.checkpoint import load_checkpoint
-from dspnet_mm.errors import InputError
+from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
 from .base import SupernetAlgorithm, Views
 
 
@@ -41,13 +40,10 @@ class SEED(SupernetAlgorithm):
                 key[len(name):]: tensor
                 for key, tensor in state.items() if key.startswith(name)
             }
-            try:
-                part.load_state_dict(own, strict=True)
-            except RuntimeError as error:
-                reason = ' '.join(str(error).split())
-                raise InputError(f'{teacher["checkpoint"]} does not hold the '
-                                 f"teacher's {name[:-1]} ({reason}): give the "
-                                 'checkpoint of its training')
+            load_every_tensor(
+                part, own, f'{teacher["checkpoint"]} does not hold the '
+                f"teacher's {name[:-1]}",
+                'Give the checkpoint of its training')
         self.target_net = nn.Sequential(*parts).requires_grad_(False)
         self.train(self.training)
 

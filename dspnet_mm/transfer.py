@@ -1,0 +1,131 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""What a fine-tuning config takes from an exported network.
+
+The environment says which network: ``EXPORT`` is the path of a ``NAME.pth``
+that slim_export.py wrote. With ``INIT=random`` its weights are left out, and
+the toolbox initialises the same network as it does any other.
+"""
+import logging
+import os
+from functools import lru_cache
+from typing import List, Optional
+
+from mmengine.logging import print_log
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import nn
+
+from .checkpoint import load_checkpoint, load_every_tensor
+from .errors import InputError
+from .slimming.plain_file import load_plain
+
+_INITS = ('slimmed', 'random')
+
+
+def _path() -> str:
+    path = os.environ.get('EXPORT')
+    if not path:
+        raise InputError('no exported network is given: set EXPORT to the '
+                         'path of a .pth file that tools/slim_export.py wrote')
+    return os.path.abspath(path)
+
+
+@lru_cache(maxsize=None)
+def _meta(path: str) -> dict:
+    return load_plain(path).meta
+
+
+def backbone(stem: Optional[str] = None, **kwargs) -> dict:
+    """The exported network's config, in the place of a toolbox's backbone.
+
+    Args:
+        stem (str, optional): The only stem that a config is made for, see
+            :class:`ResNetFamily`: anchors have the strides of the stages.
+            Defaults to None, any.
+        **kwargs: Further arguments of the toolbox's ResNet, e.g.
+            ``out_indices``, ``frozen_stages``, ``norm_cfg``, ``norm_eval``,
+            ``strides``, ``dilations``, ``with_cp``.
+
+    Returns:
+        dict: A config that replaces the backbone of the config it is merged
+        into.
+
+    Raises:
+        InputError: If ``EXPORT`` or ``INIT`` is wrong, or the stem another.
+    """
+    path = _path()
+    cfg = dict(_meta(path)['backbone'], **kwargs, _delete_=True)
+    # A stock ResNet has no other.
+    found = cfg.get('stem', 'imagenet')
+    if stem not in (None, found):
+        raise InputError(f'{path} has the stem {found!r}, and this config is '
+                         f'made for {stem!r}: give a network whose family '
+                         f'was pre-trained with model.family.stem={stem}')
+    init = os.environ.get('INIT', 'slimmed')
+    if init not in _INITS:
+        raise InputError(f'INIT={init} is not allowed: choose from '
+                         f'{", ".join(_INITS)}')
+    if init == 'slimmed':
+        # MMClassification would set to zero what was loaded just before.
+        cfg.update(
+            zero_init_residual=False,
+            init_cfg=dict(type='SlimmedInit', checkpoint=path))
+    return cfg
+
+
+def out_channels() -> List[int]:
+    """The channels that each stage of the exported network puts out.
+
+    Raises:
+        InputError: If ``EXPORT`` is wrong.
+    """
+    return list(_meta(_path())['out_channels'])
+
+
+def normalization() -> dict:
+    """Mean, standard deviation and order of channels of the pre-training.
+
+    Returns:
+        dict: ``mean``, ``std`` (None without normalisation) and
+        ``bgr_to_rgb`` for a data preprocessor.
+
+    Raises:
+        InputError: If ``EXPORT`` is wrong.
+    """
+    return {
+        key: value if value != [] else None
+        for key, value in _meta(_path())['image_format'].items()
+    }
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class SlimmedInit:
+    """Loads an exported network's weights, every one of them.
+
+    MMEngine's 'Pretrained' trains on with what it found, be it nothing.
+
+    Args:
+        checkpoint (str): A ``NAME.pth`` that slim_export.py wrote.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load them.
+
+        Args:
+            module (Module): The network, as its toolbox built it.
+
+        Raises:
+            InputError: If the file cannot be read or does not fit.
+        """
+        state = load_checkpoint(self.checkpoint)['state_dict']
+        load_every_tensor(
+            module, state,
+            f'{self.checkpoint} does not fit {type(module).__name__}',
+            'Give the network that the config was made for')
+        print_log(
+            f'loaded all {len(state)} tensors of {self.checkpoint} into '
+            f'{type(module).__name__}',
+            logger='current',
+            level=logging.INFO)

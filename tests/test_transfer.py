@@ -1,0 +1,291 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""What the toolboxes train with an exported backbone."""
+import glob
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_tool, toolbox_models
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.structures import InstanceData, PixelData
+
+from dspnet_mm import InputError, transfer
+
+# Two networks of one family, with the package that describes each: the
+# toolbox itself, or ours.
+NETWORKS = [('large', None), ('medium', 'dspnet_mm')]
+SIZE = 64
+# Left, top, right, bottom of what is to be found, in each image.
+BOXES = [[8, 8, 40, 40], [24, 16, 56, 48]]
+
+
+@pytest.fixture(scope='module')
+def exports(trained_imagenet_stem, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('exports')
+    assert run_tool('slim_export.py', trained_imagenet_stem.config,
+                    trained_imagenet_stem.checkpoint, '--out-dir', folder,
+                    '--subnet', *[name for name, _ in NETWORKS],
+                    '--calib-images', 8).returncode == 0
+    return folder
+
+
+def images():
+    """Noise, brighter inside the boxes."""
+    batch = torch.randint(0, 64, (len(BOXES), 3, SIZE, SIZE))
+    for image, (left, top, right, bottom) in zip(batch, BOXES):
+        image[:, top:bottom, left:right] += 128
+    return list(batch.to(torch.uint8))
+
+
+def detection_samples():
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    samples = []
+    for label, (left, top, right, bottom) in enumerate(BOXES):
+        mask = np.zeros((1, SIZE, SIZE), np.uint8)
+        mask[:, top:bottom, left:right] = 1
+        samples.append(
+            DetDataSample(
+                metainfo=dict(
+                    img_shape=(SIZE, SIZE),
+                    ori_shape=(SIZE, SIZE),
+                    scale_factor=(1., 1.)),
+                gt_instances=InstanceData(
+                    bboxes=torch.tensor([[left, top, right, bottom]]).float(),
+                    labels=torch.tensor([label]),
+                    masks=BitmapMasks(mask, SIZE, SIZE))))
+    return samples
+
+
+def segmentation_samples():
+    from mmseg.structures import SegDataSample
+    samples = []
+    for left, top, right, bottom in BOXES:
+        labels = torch.zeros(1, SIZE, SIZE, dtype=torch.long)
+        labels[:, top:bottom, left:right] = 1
+        samples.append(
+            SegDataSample(
+                metainfo=dict(img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE)),
+                gt_sem_seg=PixelData(data=labels)))
+    return samples
+
+
+def classification_samples():
+    from mmcls.structures import ClsDataSample
+    return [ClsDataSample().set_gt_label(label) for label in range(len(BOXES))]
+
+
+def check_training(toolbox, model_cfg, samples, exports, name, package):
+    """Put an exported backbone into a toolbox's own model and train it."""
+    torch.manual_seed(0)
+    data = dict(inputs=images(), data_samples=samples)
+    exported = Config.fromfile(str(exports / f'{name}.py'))
+    weights = str(exports / f'{name}.pth')
+    model_cfg.backbone = dict(
+        exported.backbone,
+        out_indices=(0, 1, 2, 3),
+        # The statistics of digits of 12 pixels do not hold here.
+        norm_eval=False,
+        init_cfg=dict(type='Pretrained', checkpoint=weights))
+    # Any others, and the first step would fail.
+    model_cfg.neck.in_channels = exported.out_channels
+    model = toolbox_models(toolbox).build(model_cfg)
+    model.init_weights()
+    backbone = model.backbone
+    assert type(backbone).__module__.split('.')[0] == (package or toolbox)
+
+    # Loading a file into a model that is being made forgives missing keys.
+    saved = torch.load(weights, weights_only=True)['state_dict']
+    loaded = backbone.state_dict()
+    assert loaded.keys() == saved.keys()
+    for key, tensor in saved.items():
+        assert torch.equal(loaded[key], tensor), key
+
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    wrapper = OptimWrapper(optimizer)
+    losses = [
+        float(model.train_step(data, wrapper)['loss']) for _ in range(10)
+    ]
+    assert all(map(math.isfinite, losses)), losses
+    assert losses[-1] < 0.85 * losses[0], losses
+    for key, parameter in backbone.named_parameters():
+        assert not torch.equal(parameter, saved[key]), key
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+@pytest.mark.parametrize('name, package', NETWORKS)
+def test_a_detector_trains(exports, name, package):
+    model = get_config('mmdet::_base_/models/faster-rcnn_r50_fpn.py').model
+    # Narrow, to be quick.
+    model.neck.out_channels = 16
+    model.rpn_head.update(in_channels=16, feat_channels=16)
+    model.roi_head.bbox_roi_extractor.out_channels = 16
+    model.roi_head.bbox_head.update(
+        in_channels=16, fc_out_channels=32, num_classes=2)
+    samples = detection_samples()
+    check_training('mmdet', model, samples, exports, name, package)
+
+
+@pytest.mark.needs('mmseg', 'mmcv.ops')
+@pytest.mark.parametrize('name, package', NETWORKS)
+def test_a_segmentor_trains(exports, name, package):
+    model = get_config('mmseg::_base_/models/fpn_r50.py').model
+    model.pretrained = None
+    model.data_preprocessor.size = (SIZE, SIZE)
+    # Narrow, to be quick, and in one process.
+    model.neck.out_channels = 16
+    model.decode_head.update(
+        in_channels=4 * [16],
+        channels=16,
+        num_classes=2,
+        norm_cfg=dict(type='BN'))
+    samples = segmentation_samples()
+    check_training('mmseg', model, samples, exports, name, package)
+
+
+# --- The configs -------------------------------------------------------------
+
+BENCHMARKS = os.path.join(ROOT, 'configs', 'benchmarks')
+CONFIGS = sorted(
+    os.path.relpath(path, BENCHMARKS) for path in glob.glob(
+        os.path.join(BENCHMARKS, '**', '*slimmed*.py'), recursive=True))
+SAMPLES = dict(
+    mmcls=classification_samples,
+    mmdet=detection_samples,
+    mmseg=segmentation_samples)
+
+
+def cases():
+    """Each config with the network of our class, one of each toolbox with the
+    stock one, too."""
+    seen = set()
+    for path in CONFIGS:
+        toolbox = path.split(os.sep)[0]
+        needed = dict(
+            mmdetection=('mmdet', 'mmcv.ops'),
+            mmsegmentation=('mmseg', 'mmcv.ops')).get(toolbox)
+        marks = [pytest.mark.needs(*needed)] if needed else []
+        stock, ours = NETWORKS
+        for network in [ours] if toolbox in seen else [stock, ours]:
+            yield pytest.param(path, *network, marks=marks)
+        seen.add(toolbox)
+
+
+def read(path):
+    return Config.fromfile(os.path.join(BENCHMARKS, path))
+
+
+def test_there_are_transfer_configs():
+    assert len(CONFIGS) >= 11
+    assert {path.split(os.sep)[0]
+            for path in CONFIGS
+            } == {'classification', 'mmdetection', 'mmsegmentation'}
+
+
+@pytest.mark.parametrize('path, name, package', cases())
+def test_a_config_trains_a_step(path, name, package, exports, monkeypatch,
+                                caplog):
+    torch.manual_seed(0)
+    weights = str(exports / f'{name}.pth')
+    monkeypatch.setenv('EXPORT', weights)
+    monkeypatch.setenv('DATA_ROOT', 'some/where')
+    cfg = read(path)
+    toolbox = cfg.default_scope
+    # All of the data is there.
+    for part in ('train', 'val', 'test'):
+        text = str(cfg[f'{part}_dataloader'])
+        assert 'some/where' in text and "'data_root': 'data/" not in text
+
+    if 'data_preprocessor' not in cfg.model:
+        cfg.model.data_preprocessor = dict(
+            cfg.data_preprocessor, type='ClsDataPreprocessor')
+    exported = transfer.normalization()
+    assert cfg.model.data_preprocessor.mean == exported['mean']
+    if toolbox == 'mmseg':
+        cfg.model.data_preprocessor.size = (SIZE, SIZE)
+    model = toolbox_models(toolbox).build(cfg.model)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    model.init_weights()
+    logger.removeHandler(caplog.handler)
+    model = revert_sync_batchnorm(model)
+    saved = torch.load(weights, weights_only=True)['state_dict']
+    assert f'loaded all {len(saved)} tensors of {weights}' in caplog.text
+    backbone = model.backbone
+    assert type(backbone).__module__.split('.')[0] == (package or toolbox)
+    assert backbone.state_dict().keys() == saved.keys()
+    for key, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor, saved[key]), key
+
+    model.train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    losses = model.train_step(
+        dict(inputs=images(), data_samples=SAMPLES[toolbox]()), wrapper)
+    assert math.isfinite(float(losses['loss']))
+    frozen = 'linear' in path
+    for key, tensor in backbone.state_dict().items():
+        if frozen or key in dict(backbone.named_parameters()):
+            assert torch.equal(tensor, saved[key]) == frozen, key
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+def test_random_weights_are_the_toolboxs_own(exports, monkeypatch):
+    monkeypatch.setenv('EXPORT', str(exports / 'medium.pth'))
+    monkeypatch.setenv('INIT', 'random')
+    cfg = read('mmdetection/coco/retinanet_slimmed_fpn_1x_coco.py')
+    assert 'init_cfg' not in cfg.model.backbone
+    model = toolbox_models('mmdet').build(cfg.model)
+    model.init_weights()
+    saved = torch.load(exports / 'medium.pth', weights_only=True)['state_dict']
+    assert not torch.equal(model.backbone.conv1.weight, saved['conv1.weight'])
+
+
+@pytest.mark.parametrize('environment, complaint', [
+    (dict(), 'set EXPORT'),
+    (dict(EXPORT='nowhere.pth'), 'nowhere.pth does not exist'),
+    (dict(EXPORT='{checkpoint}'), 'was not written by slim_export.py'),
+    (dict(EXPORT='{exports}/medium.pth',
+          INIT='none'), 'INIT=none.*slimmed, random'),
+])
+def test_a_wrong_export_is_refused(environment, complaint, exports,
+                                   trained_imagenet_stem, monkeypatch):
+    monkeypatch.delenv('EXPORT', raising=False)
+    for key, value in environment.items():
+        value = value.format(
+            exports=exports, checkpoint=trained_imagenet_stem.checkpoint)
+        monkeypatch.setenv(key, value)
+    with pytest.raises(InputError, match=complaint):
+        read('classification/imagenet/slimmed_linear-8xb512-coslr-90e_in1k.py')
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+def test_a_detector_wants_the_stem_that_its_anchors_are_for(
+        trained, tmp_path, monkeypatch):
+    assert run_tool('slim_export.py', trained.config, trained.checkpoint,
+                    '--out-dir', tmp_path, '--subnet', 'tiny',
+                    '--calib-images', 8).returncode == 0
+    monkeypatch.setenv('EXPORT', str(tmp_path / 'tiny.pth'))
+    with pytest.raises(InputError, match="'small'.*made for 'imagenet'"):
+        read('mmdetection/coco/retinanet_slimmed_fpn_1x_coco.py')
+
+
+def test_weights_that_do_not_fit_are_refused(exports, monkeypatch):
+    monkeypatch.setenv('EXPORT', str(exports / 'medium.pth'))
+    cfg = read(
+        'classification/imagenet/slimmed_linear-8xb512-coslr-90e_in1k.py')
+    cfg.model.backbone.init_cfg.checkpoint = str(exports / 'large.pth')
+    model = toolbox_models('mmcls').build(cfg.model)
+    before = model.backbone.conv1.weight.clone()
+    with pytest.raises(
+            InputError,
+            match=r'large.pth does not fit SlimResNet: \d+ unexpected keys '
+            r'\(layer.*of another shape \(conv1.weight'):
+        model.init_weights()
+    assert torch.equal(model.backbone.conv1.weight, before)
