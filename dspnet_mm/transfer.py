@@ -8,7 +8,7 @@ the toolbox initialises the same network as it does any other.
 import logging
 import os
 from functools import lru_cache
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
@@ -16,6 +16,7 @@ from torch import nn
 
 from .checkpoint import load_checkpoint, load_every_tensor
 from .errors import InputError
+from .evaluation.report import class_folders
 from .slimming.plain_file import load_plain
 
 _INITS = ('slimmed', 'random')
@@ -95,6 +96,35 @@ def normalization() -> dict:
         key: value if value != [] else None
         for key, value in _meta(_path())['image_format'].items()
     }
+
+
+def input_size() -> int:
+    """Height and width in pixels of the images of the pre-training.
+
+    Raises:
+        InputError: If ``EXPORT`` is wrong.
+    """
+    return _meta(_path())['input_size']
+
+
+def labelled_folders(data_root: str) -> Tuple[str, str, int]:
+    """Where a user's labelled images are.
+
+    Args:
+        data_root (str): Holds train/CLASS/ and test/CLASS/ (or val/CLASS/).
+
+    Returns:
+        tuple[str, str, int]: The folder of training images, that of test
+        images, and the number of classes.
+
+    Raises:
+        InputError: If there are no such folders.
+    """
+    if not os.path.isdir(data_root):
+        raise InputError(f'{data_root} is not a folder: set DATA_ROOT to one '
+                         'that holds train/CLASS/ and test/CLASS/')
+    train, test = class_folders(data_root)
+    return train, test, sum(entry.is_dir() for entry in os.scandir(train))
 
 
 @WEIGHT_INITIALIZERS.register_module()

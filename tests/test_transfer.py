@@ -183,25 +183,31 @@ def read(path):
 
 
 def test_there_are_transfer_configs():
-    assert len(CONFIGS) >= 11
+    assert len(CONFIGS) >= 15
     assert {path.split(os.sep)[0]
             for path in CONFIGS
             } == {'classification', 'mmdetection', 'mmsegmentation'}
 
 
 @pytest.mark.parametrize('path, name, package', cases())
-def test_a_config_trains_a_step(path, name, package, exports, monkeypatch,
-                                caplog):
+def test_a_config_trains_a_step(path, name, package, exports, tmp_path,
+                                monkeypatch, caplog):
     torch.manual_seed(0)
     weights = str(exports / f'{name}.pth')
     monkeypatch.setenv('EXPORT', weights)
-    monkeypatch.setenv('DATA_ROOT', 'some/where')
+    root = 'some/where'
+    if 'folder' in path:
+        # Here the number of classes depends on it.
+        root = str(tmp_path)
+        for folder in ('train/a', 'train/b', 'val/a', 'val/b'):
+            (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setenv('DATA_ROOT', root)
     cfg = read(path)
     toolbox = cfg.default_scope
     # All of the data is there.
     for part in ('train', 'val', 'test'):
         text = str(cfg[f'{part}_dataloader'])
-        assert 'some/where' in text and "'data_root': 'data/" not in text
+        assert root in text and "'data_root': 'data/" not in text
 
     if 'data_preprocessor' not in cfg.model:
         cfg.model.data_preprocessor = dict(
