@@ -1,0 +1,94 @@
+_base_ = [
+    'mmseg::_base_/models/fcn_r50-d8.py',
+    'mmseg::_base_/default_runtime.py',
+]
+
+# After _base_, so that MMEngine reads this file as a config.
+from dspnet_mm import transfer  # noqa: E402
+
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    # What it loads is said below.
+    pretrained=None,
+    data_preprocessor=dict(transfer.normalization(), size=(64, 64)),
+    # Strides 1, 2, 2 and 2: the scenes have 64 pixels.
+    backbone=transfer.backbone(
+        stem='small',
+        out_indices=(0, 1, 2, 3),
+        strides=(1, 2, 1, 1),
+        dilations=(1, 1, 2, 4)),
+    decode_head=dict(
+        in_channels=transfer.out_channels()[3],
+        channels=32,
+        num_convs=1,
+        concat_input=False,
+        num_classes=11,
+        norm_cfg=norm_cfg,
+        # Nine pixels of ten are background.
+        loss_decode=dict(class_weight=[0.1] + 10 * [1.])),
+    auxiliary_head=None)
+
+# From tools/dataset/make_digit_scenes.py.
+data_root = '{{$DATA_ROOT:data/digit_scenes}}'
+metainfo = dict(
+    classes=['background', *map(str, range(10))],
+    palette=[[0, 0, 0], [230, 25, 75], [60, 180, 75], [255, 225, 25],
+             [0, 130, 200], [245, 130, 48], [145, 30, 180], [70, 240, 240],
+             [240, 50, 230], [210, 245, 60], [250, 190, 212]])
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='BaseSegDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        data_prefix=dict(img_path='train', seg_map_path='labels/train'),
+        img_suffix='.png',
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ]))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='BaseSegDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        data_prefix=dict(img_path='test', seg_map_path='labels/test'),
+        img_suffix='.png',
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations'),
+            dict(type='PackSegInputs'),
+        ]))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+
+max_epochs = 6
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        by_epoch=True,
+        convert_to_iter_based=True),
+]
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=max_epochs),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+log_processor = dict(by_epoch=True)
+custom_imports = dict(imports=['dspnet_mm'], allow_failed_imports=False)

@@ -1,0 +1,95 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+import re
+
+import pytest
+from conftest import run_tool
+
+TOOL = 'transfer.py'
+SCENES = os.path.join('dataset', 'make_digit_scenes.py')
+
+
+@pytest.fixture(scope='module')
+def exports(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('exports')
+    done = run_tool('slim_export.py', trained.config, trained.checkpoint,
+                    '--out-dir', folder, '--subnet', 'small', 'tiny',
+                    '--calib-images', 8)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'scenes'
+    done = run_tool(SCENES, '--out', folder, '--train', 64, '--test', 8)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.needs('mmdet', 'mmseg', 'mmcv.ops')
+@pytest.mark.parametrize('task, metric, others', [
+    ('digits-det', 'coco/bbox_mAP', ['one_by_one']),
+    ('digits-seg', 'mIoU', []),
+])
+def test_each_init_is_fine_tuned(task, metric, others, exports, scenes,
+                                 tmp_path):
+    args = [
+        TOOL, task, exports, 'tiny', '--data', scenes, '--out', tmp_path,
+        '--processes', 2
+    ]
+    if others:
+        # It is not asked how these were trained.
+        args += ['--one-by-one', exports]
+    done = run_tool(*args)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / f'transfer_{task}.json').read_text())
+    rows = report['rows']
+    assert [row['init'] for row in rows] == ['slimmed', 'random', *others]
+    for row in rows:
+        assert (row['task'], row['subnet'], row['seed']) == (task, 'tiny', 0)
+        assert row['metric'] == metric
+        assert 0 <= row['value'] <= 100 and row['seconds'] > 1
+    # The same weights and the same seed: the same training.
+    if others:
+        assert rows[2]['value'] == rows[0]['value']
+    assert f'{metric}, slimmed' in done.stdout
+    logs = {
+        path.parent.name.split('-')[1]: path.read_text()
+        for path in tmp_path.glob('*/*/log.txt')
+    }
+    loaded = re.escape(f'of {exports}/tiny.pth into SlimResNet')
+    assert re.search(f'loaded all \\d+ tensors {loaded}', logs['slimmed'])
+    assert 'loaded all' not in logs['random']
+
+    # What is finished is not done again, and the report is the same.
+    again = run_tool(*args)
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert json.loads(
+        (tmp_path / f'transfer_{task}.json').read_text()) == report
+
+
+@pytest.mark.parametrize('args, complaint', [
+    (['nothing', '{exports}'], 'nothing does not exist.*digits-det'),
+    (['digits-det', 'nowhere'], 'nowhere does not exist'),
+    (['digits-det', '{exports}', 'huge'], 'holds no huge.*small, tiny'),
+    (['digits-det', '{exports}', '--seeds', 0], 'at least 1'),
+    (['digits-det', '{exports}', '--one-by-one', '{tmp}'], 'subnets.json'),
+])
+def test_wrong_arguments_are_refused(args, complaint, exports, tmp_path):
+    args = [str(value).format(exports=exports, tmp=tmp_path) for value in args]
+    done = run_tool(TOOL, *args, '--out', tmp_path / 'out')
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+def test_a_failed_training_is_named(exports, tmp_path):
+    (tmp_path / 'data').mkdir()
+    done = run_tool(TOOL, 'digits-det', exports, 'tiny', '--data',
+                    tmp_path / 'data', '--out', tmp_path)
+    assert done.returncode == 1
+    assert re.search(r'tiny-\w+-seed0 failed: see .*log.txt', done.stderr)
+    assert not (tmp_path / 'transfer_digits-det.json').exists()

@@ -1,0 +1,317 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Fine-tune exported networks with the stock toolboxes, and compare inits."""
+import argparse
+import glob
+import hashlib
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from statistics import mean, stdev
+from typing import Dict, List, NamedTuple, Tuple
+from unittest import mock
+
+import torch
+from mmengine.config import Config
+
+import dspnet_mm  # noqa: F401
+from dspnet_mm.checkpoint import sha256_of
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.errors import InputError, VerificationError
+from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.slimming import find_plain_files, load_plain
+from dspnet_mm.versions import versions
+
+TOOLS = os.path.dirname(os.path.abspath(__file__))
+CONFIGS = os.path.join(os.path.dirname(TOOLS), 'configs', 'benchmarks')
+TASKS = {
+    'digits-det': 'mmdetection/digits/retinanet_slimmed_fpn_1xb8-6e_digits.py',
+    'digits-seg': 'mmsegmentation/digits/fcn_slimmed_1xb8-6e_digits.py',
+}
+INITS = dict(
+    slimmed='slimmed', random='random weights', one_by_one='one by one')
+# The first of these that a validation gives.
+METRICS = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
+RESULT = 'result.json'
+
+
+class Job(NamedTuple):
+    """A fine-tuning.
+
+    Args:
+        subnet (str): The network's name.
+        init (str): A key of ``INITS``.
+        seed (int): The seed.
+        export (str): The network's file.
+        config (str): What to train.
+    """
+    subnet: str
+    init: str
+    seed: int
+    export: str
+    config: str
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return f'{self.subnet}-{self.init}-seed{self.seed}'
+
+    @property
+    def environment(self) -> Dict[str, str]:
+        """What its config takes from the environment."""
+        init = 'random' if self.init == 'random' else 'slimmed'
+        return dict(EXPORT=os.path.abspath(self.export), INIT=init)
+
+    def read(self) -> Config:
+        """The config as its training will read it; not for threads."""
+        with mock.patch.dict(os.environ, self.environment):
+            return Config.fromfile(self.config)
+
+    def folder(self, cfg: Config) -> str:
+        """A name that no other training has."""
+        # A network of the same name may be another one today.
+        everything = sha256_of(self.export) + cfg.pretty_text
+        digest = hashlib.sha256(everything.encode()).hexdigest()
+        return f'{self.name}-{digest[:12]}'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'task',
+        help=f'one of {", ".join(TASKS)}, or a config that takes its network '
+        'from EXPORT, as those in configs/benchmarks do')
+    parser.add_argument('exports', help='the folder of exported networks')
+    parser.add_argument(
+        'subnets', nargs='*', metavar='DN', help='which (default: all)')
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=1,
+        metavar='N',
+        help='how many trainings of each (default: %(default)s)')
+    parser.add_argument(
+        '--one-by-one',
+        metavar='DIR',
+        help='a folder of the same networks, pre-trained alone and exported, '
+        'to start from as well')
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help="the data's folder (default: what the config says)")
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=1 if torch.cuda.is_available() else os.cpu_count(),
+        metavar='N',
+        help='trainings at a time (default: one for each core; 1 on a GPU)')
+    parser.add_argument(
+        '--out',
+        default='work_dirs/transfer',
+        metavar='DIR',
+        help='where the report goes and each finished training is kept: the '
+        'same command goes on where it was stopped (default: %(default)s)')
+    args = parser.parse_args()
+    for name in ('seeds', 'processes'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} takes a number of at least 1')
+    return args
+
+
+def find_config(task: str) -> Tuple[str, str]:
+    """The name and the config of a task."""
+    if task in TASKS:
+        return task, os.path.join(CONFIGS, TASKS[task])
+    if os.path.isfile(task):
+        return os.path.splitext(os.path.basename(task))[0], task
+    raise InputError(f'task {task} does not exist: choose from '
+                     f'{", ".join(TASKS)}, or give a config')
+
+
+def find_exports(folder: str, subnets: List[str]) -> Dict[str, str]:
+    """The networks' files in a folder, by name."""
+    found = {
+        os.path.splitext(os.path.basename(path))[0]: path
+        for path in find_plain_files([folder])
+    }
+    missing = [name for name in subnets if name not in found]
+    if missing:
+        raise InputError(f'{folder} holds no {missing[0]}: choose from '
+                         f'{", ".join(found)}')
+    return {name: found[name] for name in subnets or found}
+
+
+def run_job(job: Job, toolbox: str, folder: str) -> dict:
+    """Fine-tune in a process of its own, unless that is done already.
+
+    Args:
+        job (Job): What to train.
+        toolbox (str): By which toolbox, e.g. 'mmdet'.
+        folder (str): The work directory.
+
+    Returns:
+        dict: What ``result.json`` in the folder holds, a row of the report.
+    """
+    result_path = os.path.join(folder, RESULT)
+    if os.path.exists(result_path):
+        with open(result_path) as file:
+            return json.load(file)
+    # What was interrupted begins anew: its seconds are to be all of them.
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    log = os.path.join(folder, 'log.txt')
+    command = [
+        sys.executable, '-m', 'mim', 'train', toolbox, job.config,
+        '--work-dir', folder, '--cfg-options', f'randomness.seed={job.seed}'
+    ]
+    with open(log, 'w') as file:
+        process = subprocess.Popen(
+            command,
+            env=dict(os.environ, **job.environment),
+            stdout=file,
+            stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = status
+    if status:
+        raise VerificationError(f'{job.name} failed: see {log}; the same '
+                                'command goes on with what is missing')
+    metric, value = last_metric(folder)
+    result = dict(
+        subnet=job.subnet,
+        init=job.init,
+        seed=job.seed,
+        metric=metric,
+        value=value,
+        seconds=usage.ru_utime + usage.ru_stime)
+    with whole_file(result_path) as temporary, open(temporary, 'w') as file:
+        json.dump(result, file, indent=2)
+    return result
+
+
+def last_metric(folder: str) -> Tuple[str, float]:
+    """What the last validation of a work directory gave."""
+    paths = glob.glob(os.path.join(folder, '*', 'vis_data', 'scalars.json'))
+    found = {}
+    for path in paths:
+        with open(path) as file:
+            for line in file:
+                values = json.loads(line)
+                found.update({
+                    metric: values[metric]
+                    for metric in METRICS if metric in values
+                })
+    for metric in METRICS:
+        if metric in found:
+            return metric, found[metric]
+    raise VerificationError(f'the validation in {folder} gives none of '
+                            f'{", ".join(METRICS)}')
+
+
+def summary(values: List[float], form: str) -> str:
+    """A mean, with its standard error where there are several values."""
+    text = format(mean(values), form)
+    if len(values) > 1:
+        text += f' ± {format(stdev(values) / math.sqrt(len(values)), form)}'
+    return text
+
+
+def table(rows: List[dict], metas: Dict[str, dict]) -> str:
+    """A row for each network, a column for each init."""
+    inits = [
+        init for init in INITS if any(row['init'] == init for row in rows)
+    ]
+    lines = []
+    for name, meta in metas.items():
+        cells = []
+        for key, form in (('value', '.3f'), ('seconds', '.0f')):
+            cells += [
+                summary([
+                    row[key] for row in rows
+                    if (row['subnet'], row['init']) == (name, init)
+                ], form) for init in inits
+            ]
+        lines.append(
+            (name, f'{meta["params"]:,}', f'{meta["flops"]:,}', *cells))
+    metric = rows[0]['metric']
+    return markdown_table(('sub-network', 'params', 'FLOPs',
+                           *[f'{metric}, {INITS[init]}' for init in inits],
+                           *[f'CPU seconds, {INITS[init]}' for init in inits]),
+                          lines)
+
+
+def prepare_digits(data: str) -> None:
+    """Make the scenes of digits where they are missing."""
+    if not os.path.exists(data):
+        subprocess.run([
+            sys.executable,
+            os.path.join(TOOLS, 'dataset', 'make_digit_scenes.py'), '--out',
+            data
+        ],
+                       check=True)
+
+
+def main() -> None:
+    args = parse_args()
+    task, config = find_config(args.task)
+    exports = {'slimmed': find_exports(args.exports, args.subnets)}
+    names = list(exports['slimmed'])
+    exports['random'] = exports['slimmed']
+    if args.one_by_one:
+        exports['one_by_one'] = find_exports(args.one_by_one, names)
+    report_path = os.path.join(args.out, f'transfer_{task}.json')
+    check_writable(report_path)
+    if args.data:
+        os.environ['DATA_ROOT'] = args.data
+    jobs = [
+        Job(name, init, seed, files[name], config)
+        for seed in range(args.seeds) for name in names
+        for init, files in exports.items()
+    ]
+    cfgs = [job.read() for job in jobs]
+    data = cfgs[0].data_root
+    if task in TASKS:
+        prepare_digits(data)
+    if not os.path.isdir(data):
+        raise InputError(f'{data} is not a folder: give the data with --data')
+    rows = []
+    with ThreadPoolExecutor(args.processes) as pool:
+        futures = [
+            pool.submit(run_job, job, cfg.default_scope,
+                        os.path.join(args.out, task, job.folder(cfg)))
+            for job, cfg in zip(jobs, cfgs)
+        ]
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                row = future.result()
+                print(
+                    f'[{number}/{len(jobs)}] {row["subnet"]}, '
+                    f'{INITS[row["init"]]}, seed {row["seed"]}: '
+                    f'{row["metric"]} {row["value"]:.3f} in '
+                    f'{row["seconds"]:.0f} CPU seconds',
+                    flush=True)
+        finally:
+            for future in futures:
+                future.cancel()
+    rows = [dict(task=task, **future.result()) for future in futures]
+    report = dict(
+        rows=rows,
+        versions=versions(),
+        command=shlex.join(['python', 'tools/transfer.py', *sys.argv[1:]]))
+    with whole_file(report_path) as path, open(path, 'w') as file:
+        json.dump(report, file, indent=2)
+        file.write('\n')
+    metas = {
+        name: load_plain(path).meta
+        for name, path in exports['slimmed'].items()
+    }
+    print(table(rows, metas))
+    print(f'report: {report_path}')
+
+
+if __name__ == '__main__':
+    run(main)
