@@ -96,6 +96,25 @@ def test_a_toolbox_loads_what_was_exported(trained, tmp_path, monkeypatch):
     assert [output.shape[1] for output in outputs] == scope['cfg'].out_channels
 
 
+@pytest.mark.needs('timm')
+def test_libraries_load_what_was_exported(trained_64_channels, tmp_path,
+                                          monkeypatch):
+    assert run_tool('slim_export.py', trained_64_channels.config,
+                    trained_64_channels.checkpoint, '--out-dir', tmp_path,
+                    '--subnet', 'large', '--calib-images', 8, '--format',
+                    'timm', 'torchvision').returncode == 0
+    snippet, = [block for block in blocks('README.md') if 'timm' in block]
+    monkeypatch.chdir(tmp_path)
+    entry, = json.loads((tmp_path / 'subnets.json').read_text())['subnets']
+    scope = dict(entry=entry)
+    both = []
+    for part in snippet.replace('NAME', 'large').split('\n\n'):
+        exec(part, scope)
+        if 'network' in part:
+            both.append(scope['network'].eval()(torch.rand(1, 3, 32, 32)))
+    assert [output.shape for output in both] == [(1, 512)] * 2
+
+
 def test_the_quick_start_refuses_arguments():
     done = subprocess.run(
         ['bash',

@@ -72,7 +72,27 @@ def parse_args() -> argparse.Namespace:
         default=0,
         help='decides which training images (default: %(default)s)')
     parser.add_argument(
-        '--onnx', action='store_true', help='write ONNX files, too')
+        '--onnx',
+        action='append_const',
+        const='onnx',
+        dest='further_files',
+        default=[],
+        help='write ONNX files, too')
+    parser.add_argument(
+        '--format',
+        nargs='+',
+        choices=('torchvision', 'timm'),
+        action='extend',
+        dest='further_files',
+        default=[],
+        help="write weights that a library's own ResNet loads, too")
+    parser.add_argument(
+        '--safetensors',
+        action='append_const',
+        const='safetensors',
+        dest='further_files',
+        default=[],
+        help='write safetensors files, too')
     parser.add_argument(
         '--device',
         default='cpu',
@@ -136,7 +156,7 @@ def main() -> None:
         args.out_dir,
         num_calibration=args.calib_images,
         seed=args.seed,
-        onnx=args.onnx,
+        further_files=[*dict.fromkeys(args.further_files)],
         device=args.device,
         force=args.force)
     print(

@@ -3,13 +3,11 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, Dict, Iterable, List
+from typing import Any, Callable, Dict, Iterable, List, Sequence
 
 import torch
 from mmengine.config import Config
-from torch import nn
 
-from dspnet_mm import compat
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError, VerificationError
@@ -17,17 +15,13 @@ from dspnet_mm.evaluation import ImageFormat, evaluation_dataset, iterate, pick
 from dspnet_mm.models import SlimmableResNet, activate
 from dspnet_mm.subnet import Subnet
 from dspnet_mm.versions import versions
-from .plain_file import INDEX_NAME, load_plain, read_index, save_plain
+from .further_files import FURTHER_FILES
+from .plain_file import (INDEX_NAME, TOLERANCE, load_plain, read_index,
+                         save_plain)
 from .recalibrate import evaluating, recalibrate
 from .slim import plain_backbone_cfg, slim
-from .supernet import load_supernet
+from .supernet import build_family_of, load_supernet
 
-# The largest absolute difference between an active sub-network and its file,
-# in float32.
-TOLERANCE = 1e-5
-# ONNX Runtime fuses batch norms into convolutions, which rounds differently:
-# relative to the largest output (our choice).
-ONNX_TOLERANCE = 1e-4
 # How many images verification compares on.
 _VERIFIED_IMAGES = 64
 
@@ -38,7 +32,7 @@ def export_subnets(cfg: Config,
                    out_dir: str,
                    num_calibration: int = 1024,
                    seed: int = 0,
-                   onnx: bool = False,
+                   further_files: Sequence[str] = (),
                    device: str = 'cpu',
                    force: bool = False,
                    progress: Callable[[str], None] = print) -> List[dict]:
@@ -47,7 +41,7 @@ def export_subnets(cfg: Config,
     Files come under their final names only when all of them are written and
     verified. Per sub-network: ``NAME.pth`` (``state_dict`` of the backbone
     without prefix, and ``meta``), ``NAME.py`` (a config that holds
-    ``backbone`` and ``out_channels``), on demand ``NAME.onnx``, and an entry
+    ``backbone`` and ``out_channels``), further files on demand, and an entry
     in ``subnets.json``, where entries of other names stay.
 
     Args:
@@ -58,7 +52,8 @@ def export_subnets(cfg: Config,
         num_calibration (int): How many training images batch norm is
             recalibrated on, at least 1. Defaults to 1024.
         seed (int): Decides which images. Defaults to 0.
-        onnx (bool): Write ONNX files, too. Defaults to False.
+        further_files (Sequence[str]): Which of ``FURTHER_FILES`` to write,
+            too. Defaults to ().
         device (str): Where to compute. Defaults to 'cpu'.
         force (bool): Replace files that exist. Defaults to False.
         progress (Callable): Is told what is being done. Defaults to print.
@@ -74,14 +69,17 @@ def export_subnets(cfg: Config,
         raise InputError(f'{num_calibration} calibration images are too few: '
                          'batch norm needs at least 1')
     entries = read_index(out_dir, missing_ok=True)
-    _check_overwriting(out_dir, subnets, entries, onnx, force)
+    _check_overwriting(out_dir, subnets, entries, further_files, force)
     check_device(device)
-    if onnx:
-        _check_onnx()
+    for kind in further_files:
+        FURTHER_FILES[kind].check_installed()
+    family = build_family_of(cfg)
+    for kind in further_files:
+        for name, subnet in subnets.items():
+            FURTHER_FILES[kind].check_subnet(family, name, subnet)
 
     progress(f'loading {checkpoint}')
     model = load_supernet(cfg, checkpoint).to(device)
-    family = model.family
     image_format = ImageFormat.from_config(
         cfg.model.get('data_preprocessor'), family.input_size)
     dataset_cfg = cfg.train_dataloader.dataset
@@ -137,7 +135,7 @@ def export_subnets(cfg: Config,
                 **shared_meta)
             written.append(
                 _export_one(model.backbone, subnet, meta, batches, staging,
-                            onnx, device))
+                            further_files, device))
         others = [entry for entry in entries if entry['name'] not in subnets]
         with open(os.path.join(staging, INDEX_NAME), 'w') as file:
             json.dump(dict(subnets=others + written), file, indent=2)
@@ -149,12 +147,19 @@ def export_subnets(cfg: Config,
 
 
 def _check_overwriting(out_dir: str, subnets: Dict[str, Subnet],
-                       entries: List[dict], onnx: bool, force: bool) -> None:
+                       entries: List[dict], further_files: Sequence[str],
+                       force: bool) -> None:
     if os.path.exists(out_dir) and not os.path.isdir(out_dir):
         raise InputError(f'{out_dir} is a file: give a folder to write into')
+    for name in subnets:
+        for kind in FURTHER_FILES.values():
+            if f'{name}.pth'.endswith(kind.suffix):
+                raise InputError(f'{name}.pth would be taken for a '
+                                 f'*{kind.suffix} of another sub-network: '
+                                 f'rename {name} in the config')
     if force:
         return
-    suffixes = ('.pth', '.py', '.onnx') if onnx else ('.pth', '.py')
+    suffixes = _suffixes(further_files)
     taken = [
         name + suffix for name in subnets for suffix in suffixes
         if os.path.lexists(os.path.join(out_dir, name + suffix))
@@ -165,12 +170,10 @@ def _check_overwriting(out_dir: str, subnets: Dict[str, Subnet],
                          'folder, or --force to replace it')
 
 
-def _check_onnx() -> None:
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        raise InputError('--onnx needs onnxruntime for verification: run pip '
-                         'install onnx onnxruntime')
+def _suffixes(further_files: Iterable[str]) -> List[str]:
+    return [
+        '.pth', '.py', *(FURTHER_FILES[kind].suffix for kind in further_files)
+    ]
 
 
 def _make_staging(out_dir: str) -> str:
@@ -192,15 +195,16 @@ def _publish(staging: str, out_dir: str, names: Iterable[str]) -> None:
     for name in sorted(new, key=lambda name: name == INDEX_NAME):
         os.replace(os.path.join(staging, name), os.path.join(out_dir, name))
     for name in names:
-        # Of an earlier export, which has just been replaced.
-        stale = os.path.join(out_dir, f'{name}.onnx')
-        if f'{name}.onnx' not in new and os.path.exists(stale):
-            os.remove(stale)
+        for suffix in _suffixes(FURTHER_FILES):
+            # Of an earlier export, which has just been replaced.
+            stale = os.path.join(out_dir, name + suffix)
+            if name + suffix not in new and os.path.exists(stale):
+                os.remove(stale)
 
 
 def _export_one(backbone: SlimmableResNet, subnet: Subnet,
                 meta: Dict[str, Any], batches: List[torch.Tensor], folder: str,
-                onnx: bool, device: str) -> dict:
+                further_files: Sequence[str], device: str) -> dict:
     with activate(subnet, backbone):
         recalibrate(backbone, batches)
         expected = _stage_outputs(backbone, batches[0][:_VERIFIED_IMAGES])
@@ -209,10 +213,10 @@ def _export_one(backbone: SlimmableResNet, subnet: Subnet,
     _write_config(meta, os.path.join(folder, f'{meta["name"]}.py'))
 
     # Everything is read back from the files, as a user would.
-    plain = load_plain(path, out_indices=(0, 1, 2, 3)).backbone.to(device)
+    network = load_plain(path, out_indices=(0, 1, 2, 3))
     images = batches[0][:_VERIFIED_IMAGES]
     with torch.no_grad():
-        outputs = plain(images)
+        outputs = network.backbone.to(device)(images)
     difference = max(
         float((output - target).abs().max())
         for output, target in zip(outputs, expected))
@@ -222,20 +226,18 @@ def _export_one(backbone: SlimmableResNet, subnet: Subnet,
             f'{meta["name"]} failed verification: it differs '
             f'by {difference:.3g} from the active sub-network, '
             f'more than {TOLERANCE:g}; nothing was written')
-    suffixes = ['.pth', '.py']
-    onnx_difference = None
-    if onnx:
-        onnx_difference = _export_onnx(
-            plain, images, os.path.join(folder, f'{meta["name"]}.onnx'))
-        suffixes.append('.onnx')
     entry = {key: meta[key] for key in meta if key != 'backbone'}
     entry['max_abs_difference'] = difference
-    if onnx_difference is not None:
-        entry['onnx_max_abs_difference'] = onnx_difference
+    network.backbone.cpu()
+    for kind in further_files:
+        file = FURTHER_FILES[kind]
+        entry.update(
+            file.write(network, images.cpu(),
+                       os.path.join(folder, meta['name'] + file.suffix)))
     entry['files'] = {
         meta['name'] + suffix:
         sha256_of(os.path.join(folder, meta['name'] + suffix))
-        for suffix in suffixes
+        for suffix in _suffixes(further_files)
     }
     return entry
 
@@ -262,43 +264,3 @@ def _write_config(meta: Dict[str, Any], path: str) -> None:
                    f'depths {meta["depths"]}.\n'
                    '# "out_channels" are those of each stage, for a neck.\n'
                    f'{text.strip()}\n')
-
-
-class _LastOutput(nn.Module):
-    """A backbone that returns the feature map of its last stage alone."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.backbone(images)[-1]
-
-
-@torch.no_grad()
-def _export_onnx(plain: nn.Module, images: torch.Tensor, path: str) -> float:
-    """Write an ONNX file and compare ONNX Runtime's output with PyTorch's."""
-    import onnxruntime
-    network = _LastOutput(plain).cpu().eval()
-    images = images.cpu()
-    torch.onnx.export(
-        network,
-        images[:2],
-        path,
-        opset_version=13,
-        input_names=['images'],
-        output_names=['features'],
-        dynamic_axes=dict(images={0: 'batch'}, features={0: 'batch'}),
-        **compat.onnx_export_kwargs())
-    session = onnxruntime.InferenceSession(
-        path, providers=['CPUExecutionProvider'])
-    output = torch.from_numpy(
-        session.run(None, dict(images=images.numpy()))[0])
-    expected = network(images)
-    difference = float((output - expected).abs().max())
-    if not difference <= ONNX_TOLERANCE * max(1., float(expected.abs().max())):
-        raise VerificationError(
-            f'{os.path.basename(path)} failed verification: '
-            f'ONNX Runtime differs by {difference:.3g} from '
-            'PyTorch; nothing was written')
-    return difference

@@ -15,6 +15,8 @@ from dspnet_mm.evaluation import ImageFormat
 from .slim import build_plain_backbone
 
 INDEX_NAME = 'subnets.json'
+# The largest absolute difference that a file may make to outputs, in float32.
+TOLERANCE = 1e-5
 # What a file may have us build.
 _PLAIN_TYPES = ('ResNet', 'SlimResNet')
 
@@ -45,9 +47,19 @@ def save_plain(backbone: nn.Module, meta: Dict[str, Any], path: str) -> None:
         meta (dict): Plain values that describe it.
         path (str): The file.
     """
-    buffer = io.BytesIO()
     # A plain dict: a state_dict's class carries metadata of its own.
-    torch.save(dict(state_dict=dict(backbone.state_dict()), meta=meta), buffer)
+    save_tensors(dict(state_dict=dict(backbone.state_dict()), meta=meta), path)
+
+
+def save_tensors(content: Dict[str, Any], path: str) -> None:
+    """Write what ``torch.load`` loads, or say that a disk is full.
+
+    Args:
+        content (dict): Tensors and plain values.
+        path (str): The file.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     # Not by torch.save, which does not say that a disk is full.
     with open(path, 'wb') as file:
         file.write(buffer.getvalue())
