@@ -12,7 +12,8 @@ from conftest import ROOT, run_tool
 from mmengine.config import Config
 from mmselfsup.registry import MODELS
 
-READMES = ('README.md', os.path.join('configs', 'dspnet', 'README.md'))
+READMES = ('README.md', os.path.join('configs', 'dspnet', 'README.md'),
+           os.path.join('configs', 'benchmarks', 'README.md'))
 
 
 def read(name):
@@ -54,8 +55,8 @@ def test_links_lead_somewhere(name):
 
 @pytest.mark.parametrize('name', READMES)
 def test_commands_are_of_files_and_options_that_exist(name):
-    commands = re.findall(r'^ {4}((?:python|mim|bash) .*)$', read(name),
-                          re.MULTILINE)
+    commands = re.findall(r'^ {4}(?:[A-Z_]+=\S+ )*((?:python|mim|bash) .*)$',
+                          read(name), re.MULTILINE)
     commands += re.findall(r'`(python tools/.*?)`', read(name))
     assert commands
     for command in commands:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from statistics import mean, stdev
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple, Union
 from unittest import mock
 
 import torch
@@ -212,36 +212,55 @@ def last_metric(folder: str) -> Tuple[str, float]:
                             f'{", ".join(METRICS)}')
 
 
-def summary(values: List[float], form: str) -> str:
-    """A mean, with its standard error where there are several values."""
-    text = format(mean(values), form)
-    if len(values) > 1:
-        text += f' ± {format(stdev(values) / math.sqrt(len(values)), form)}'
-    return text
+def statistic(values: List[float]) -> Union[float, Dict[str, float]]:
+    """A value, or the mean of several and its standard error."""
+    if len(values) == 1:
+        return values[0]
+    return dict(mean=mean(values), se=stdev(values) / math.sqrt(len(values)))
 
 
-def table(rows: List[dict], metas: Dict[str, dict]) -> str:
-    """A row for each network, a column for each init."""
+def summary_of(rows: List[dict], metas: Dict[str, dict]) -> List[dict]:
+    """For each network what each init comes to, and the seconds of each."""
     inits = [
         init for init in INITS if any(row['init'] == init for row in rows)
     ]
     lines = []
     for name, meta in metas.items():
-        cells = []
-        for key, form in (('value', '.3f'), ('seconds', '.0f')):
-            cells += [
-                summary([
+        line = dict(
+            subnet=name,
+            params=meta['params'],
+            flops=meta['flops'],
+            metric=rows[0]['metric'])
+        for prefix, key in (('', 'value'), ('seconds_', 'seconds')):
+            for init in inits:
+                line[prefix + init] = statistic([
                     row[key] for row in rows
                     if (row['subnet'], row['init']) == (name, init)
-                ], form) for init in inits
-            ]
-        lines.append(
-            (name, f'{meta["params"]:,}', f'{meta["flops"]:,}', *cells))
-    metric = rows[0]['metric']
-    return markdown_table(('sub-network', 'params', 'FLOPs',
-                           *[f'{metric}, {INITS[init]}' for init in inits],
-                           *[f'CPU seconds, {INITS[init]}' for init in inits]),
-                          lines)
+                ])
+        lines.append(line)
+    return lines
+
+
+def shown(value: Any, form: str) -> str:
+    """A statistic as text."""
+    if isinstance(value, dict):
+        return f'{value["mean"]:{form}} ± {value["se"]:{form}}'
+    return f'{value:{form}}'
+
+
+def table(summary: List[dict]) -> str:
+    """The summary in Markdown."""
+    columns = [('subnet', 'sub-network', ''), ('params', 'params', ','),
+               ('flops', 'FLOPs', ',')]
+    columns += [(init, f'{summary[0]["metric"]}, {title}', '.3f')
+                for init, title in INITS.items()]
+    columns += [(f'seconds_{init}', f'CPU seconds, {title}', '.0f')
+                for init, title in INITS.items()]
+    columns = [column for column in columns if column[0] in summary[0]]
+    return markdown_table(
+        [title for _, title, _ in columns],
+        [[shown(line[key], form) for key, _, form in columns]
+         for line in summary])
 
 
 def prepare_digits(data: str) -> None:
@@ -278,7 +297,6 @@ def main() -> None:
         prepare_digits(data)
     if not os.path.isdir(data):
         raise InputError(f'{data} is not a folder: give the data with --data')
-    rows = []
     with ThreadPoolExecutor(args.processes) as pool:
         futures = [
             pool.submit(run_job, job, cfg.default_scope,
@@ -298,18 +316,19 @@ def main() -> None:
             for future in futures:
                 future.cancel()
     rows = [dict(task=task, **future.result()) for future in futures]
+    summary = summary_of(rows, {
+        name: load_plain(path).meta
+        for name, path in exports['slimmed'].items()
+    })
     report = dict(
         rows=rows,
+        summary=summary,
         versions=versions(),
         command=shlex.join(['python', 'tools/transfer.py', *sys.argv[1:]]))
     with whole_file(report_path) as path, open(path, 'w') as file:
         json.dump(report, file, indent=2)
         file.write('\n')
-    metas = {
-        name: load_plain(path).meta
-        for name, path in exports['slimmed'].items()
-    }
-    print(table(rows, metas))
+    print(table(summary))
     print(f'report: {report_path}')
 
 

@@ -507,7 +507,8 @@ def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
     assert all(
         torch.equal(before[key], value)
         for key, value in model.state_dict().items())
-    with pytest.raises(FloatingPointError, match='step 20 of such in a row'):
+    with pytest.raises(
+            FloatingPointError, match='iteration 20 of such in a row'):
         model.train_step(batch(), wrapper)
 
 
@@ -579,7 +580,8 @@ def test_what_ruins_one_subnet_alone_stops_the_run_too():
     for number in range(1, 20):
         model.train_step(batch(), wrapper)
         assert model.skipped_in_a_row == number
-    with pytest.raises(FloatingPointError, match='step 20 of such in a row'):
+    with pytest.raises(
+            FloatingPointError, match='iteration 20 of such in a row'):
         model.train_step(batch(), wrapper)
     del model.subnet_loss
     model.train_step(batch(), wrapper)

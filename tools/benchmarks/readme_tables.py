@@ -19,7 +19,8 @@ from dspnet_mm.files import whole_file
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
-READMES = ('README.md', 'configs/dspnet/README.md')
+READMES = ('README.md', 'configs/dspnet/README.md',
+           'configs/benchmarks/README.md')
 PATTERN = re.compile(
     r'(<!-- table (?P<name>[\w.-]+\.json) -->\n).*?(<!-- end -->)', re.DOTALL)
 METHODS = dict(
@@ -60,6 +61,10 @@ COLUMNS = (
     ('knn_gain', 'kNN, points', gain),
     ('linear_gain', 'linear probe, points', gain),
     ('cost_ratio', 'cost', '{:.2f}'.format),
+    ('metric', 'metric', str),
+    ('slimmed', 'from slimmed weights', accuracy),
+    ('random', 'from random weights', accuracy),
+    ('one_by_one', 'from weights pre-trained one by one', accuracy),
     ('exported_as', 'exported as', '`{}`'.format),
 )
 
@@ -69,7 +74,9 @@ def table(match: re.Match) -> str:
     path = os.path.join(RESULTS, match['name'])
     try:
         with open(path) as file:
-            rows = json.load(file)['rows']
+            result = json.load(file)
+        # Where rows are single trainings, what they come to.
+        rows = result.get('summary', result['rows'])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f'{path} cannot be read ({error}): write it with the '
                          'command that its README names')

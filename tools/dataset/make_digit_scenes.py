@@ -30,13 +30,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--train',
         type=int,
-        default=400,
+        default=320,
         metavar='N',
         help='training scenes (default: %(default)s)')
     parser.add_argument(
         '--test',
         type=int,
-        default=200,
+        default=160,
         metavar='N',
         help='test scenes (default: %(default)s)')
     args = parser.parse_args()

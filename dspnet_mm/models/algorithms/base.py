@@ -378,8 +378,8 @@ class SupernetAlgorithm(BaseModel):
                    f'{self.current_iteration + 1}, learning rate {rate:.3g}')
         if stop or self.skipped_in_a_row == _MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
-                f'{message}, step {self.skipped_in_a_row} of such in a row: '
-                'begin a new run with a lower learning rate or a longer '
+                f'{message}, iteration {self.skipped_in_a_row} of such in a '
+                'row: begin a new run with a lower learning rate or a longer '
                 'warm-up, and the weights of the last checkpoint, if there is '
                 'one, by load_from without resume')
         print_log(
