@@ -292,11 +292,11 @@ def main() -> None:
         for init, files in exports.items()
     ]
     cfgs = [job.read() for job in jobs]
-    data = cfgs[0].data_root
     if task in TASKS:
-        prepare_digits(data)
-    if not os.path.isdir(data):
-        raise InputError(f'{data} is not a folder: give the data with --data')
+        prepare_digits(cfgs[0].data_root)
+    elif args.data and not os.path.isdir(args.data):
+        raise InputError(f'--data {args.data} is not a folder: give the one '
+                         'that holds the data')
     with ThreadPoolExecutor(args.processes) as pool:
         futures = [
             pool.submit(run_job, job, cfg.default_scope,

@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from conftest import run_tool
+from conftest import ROOT, run_tool
 
 TOOL = 'transfer.py'
 SCENES = os.path.join('dataset', 'make_digit_scenes.py')
@@ -75,10 +75,17 @@ def test_each_init_is_fine_tuned(task, metric, others, exports, scenes,
     (['digits-det', 'nowhere'], 'nowhere does not exist'),
     (['digits-det', '{exports}', 'huge'], 'holds no huge.*small, tiny'),
     (['digits-det', '{exports}', '--seeds', 0], 'at least 1'),
+    (['{config}', '{exports}', '--data', 'nowhere'], '--data nowhere is not'),
     (['digits-det', '{exports}', '--one-by-one', '{tmp}'], 'subnets.json'),
 ])
 def test_wrong_arguments_are_refused(args, complaint, exports, tmp_path):
-    args = [str(value).format(exports=exports, tmp=tmp_path) for value in args]
+    config = os.path.join(ROOT, 'configs', 'benchmarks', 'classification',
+                          'cifar10',
+                          'slimmed_ft-1xb128-steplr-200e_cifar10.py')
+    args = [
+        str(value).format(exports=exports, tmp=tmp_path, config=config)
+        for value in args
+    ]
     done = run_tool(TOOL, *args, '--out', tmp_path / 'out')
     assert done.returncode == 2
     assert re.search(complaint, done.stderr)
