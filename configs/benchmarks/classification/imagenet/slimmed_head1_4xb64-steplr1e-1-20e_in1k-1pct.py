@@ -1,6 +1,6 @@
 _base_ = './slimmed_linear-8xb512-coslr-90e_in1k.py'
 
-# Semi-supervised: all weights are trained, on 1 % of the labels. MMSelfSup
+# Semi-supervised: all weights are trained, on a part of the labels. MMSelfSup
 # tries learning rates from 1e-3 to 1e-1, and 1, 10 or 100 times that for the
 # head (paramwise_cfg.custom_keys.head.lr_mult).
 model = dict(backbone=dict(frozen_stages=-1, norm_cfg=dict(type='SyncBN')))
