@@ -2,6 +2,7 @@
 """Files of other formats, which exports write on demand."""
 import json
 import os
+from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Tuple
 
 import torch
@@ -22,7 +23,7 @@ ONNX_TOLERANCE = 1e-4
 _OLDEST_TIMM = '1.0.8'
 
 
-class FurtherFile:
+class FurtherFile(ABC):
     """A kind of file that is written beside ``NAME.pth`` on demand."""
     suffix: str
 
@@ -46,6 +47,7 @@ class FurtherFile:
             InputError: If it cannot.
         """
 
+    @abstractmethod
     def write(self, network: PlainNetwork, images: torch.Tensor,
               path: str) -> Dict[str, Any]:
         """Write the file, and verify what was written.
@@ -61,7 +63,6 @@ class FurtherFile:
         Raises:
             VerificationError: If it does not hold the network.
         """
-        raise NotImplementedError
 
 
 class _LastOutput(nn.Module):
@@ -175,17 +176,17 @@ class _LibraryFile(FurtherFile):
             f'{self.library}_max_abs_difference': difference
         }
 
+    @abstractmethod
     def arguments(self, network: PlainNetwork) -> Dict[str, Any]:
         """What :meth:`build` makes the library's network of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, **arguments) -> nn.Module:
         """Build the library's network, without a classifier."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, built: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """The last stage's feature map."""
-        raise NotImplementedError
 
 
 class _TorchvisionFile(_LibraryFile):
