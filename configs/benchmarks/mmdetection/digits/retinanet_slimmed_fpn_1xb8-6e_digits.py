@@ -1,6 +1,7 @@
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py',
     'mmdet::_base_/default_runtime.py',
+    '../../_base_/digits-6e.py',
 ]
 
 # After _base_, so that MMEngine reads this file as a config.
@@ -74,20 +75,6 @@ val_evaluator = dict(
     metric='bbox')
 test_evaluator = val_evaluator
 
-max_epochs = 6
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
-val_cfg = dict()
-test_cfg = dict()
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=10))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=30),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=max_epochs,
-        by_epoch=True,
-        convert_to_iter_based=True),
-]
-default_hooks = dict(checkpoint=dict(interval=max_epochs))
+optim_wrapper = dict(clip_grad=dict(max_norm=10))
+default_hooks = dict(checkpoint=dict(interval={{_base_.max_epochs}}))
 custom_imports = dict(imports=['dspnet_mm'], allow_failed_imports=False)
