@@ -5,6 +5,7 @@ The environment says which network: ``EXPORT`` is the path of a ``NAME.pth``
 that slim_export.py wrote. With ``INIT=random`` its weights are left out, and
 the toolbox initialises the same network as it does any other.
 """
+import json
 import logging
 import os
 from functools import lru_cache
@@ -125,6 +126,35 @@ def labelled_folders(data_root: str) -> Tuple[str, str, int]:
                          'that holds train/CLASS/ and test/CLASS/')
     train, test = class_folders(data_root)
     return train, test, sum(entry.is_dir() for entry in os.scandir(train))
+
+
+def coco_classes(ann_file: str) -> Tuple[str, ...]:
+    """The classes of a user's boxes, in the order of the file.
+
+    Args:
+        ann_file (str): Annotations in COCO's format.
+
+    Returns:
+        tuple[str]: Their names.
+
+    Raises:
+        InputError: If the file cannot be read or names no classes.
+    """
+    if not os.path.isfile(ann_file):
+        raise InputError(f'{ann_file} does not exist: set DATA_ROOT to a '
+                         'folder that holds train/, test/, '
+                         'annotations/train.json and annotations/test.json')
+    try:
+        with open(ann_file) as file:
+            names = tuple(category['name']
+                          for category in json.load(file)['categories'])
+    except (ValueError, TypeError, KeyError):
+        names = ()
+    if not names:
+        raise InputError(f'{ann_file} names no classes: give annotations in '
+                         "COCO's format, with the name of each of its "
+                         'categories')
+    return names
 
 
 @WEIGHT_INITIALIZERS.register_module()

@@ -1,21 +1,26 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """What the toolboxes train with an exported backbone."""
 import glob
+import json
 import math
 import os
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, run_tool, toolbox_models
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 from dspnet_mm import InputError, transfer
+from dspnet_mm.slimming import load_plain
 
 # Two networks of one family, with the package that describes each: the
 # toolbox itself, or ours.
@@ -212,6 +217,15 @@ def test_a_config_trains_a_step(path, name, package, exports,
         root = str(tmp_path)
         for folder in ('train/a', 'train/b', 'val/a', 'val/b'):
             (tmp_path / folder).mkdir(parents=True)
+    elif 'coco-format' in path:
+        # Here the classes, too.
+        root = str(tmp_path)
+        annotations = dict(
+            categories=[dict(id=3, name='a'),
+                        dict(id=7, name='b')])
+        (tmp_path / 'annotations').mkdir()
+        (tmp_path / 'annotations' / 'train.json').write_text(
+            json.dumps(annotations))
     monkeypatch.setenv('DATA_ROOT', root)
     cfg = read(path)
     toolbox = cfg.default_scope
@@ -250,6 +264,60 @@ def test_a_config_trains_a_step(path, name, package, exports,
     for key, tensor in backbone.state_dict().items():
         if frozen or key in dict(backbone.named_parameters()):
             assert torch.equal(tensor, saved[key]) == frozen, key
+
+
+@pytest.mark.parametrize('content, complaint', [
+    (None, 'does not exist: set DATA_ROOT'),
+    ('{"images": []}', 'names no classes'),
+    ('[]', 'names no classes'),
+    ('no JSON', 'names no classes'),
+    ('{"categories": []}', 'names no classes'),
+])
+def test_annotations_without_classes_are_refused(content, complaint, tmp_path):
+    path = tmp_path / 'train.json'
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=f'train.json {complaint}'):
+        transfer.coco_classes(str(path))
+
+
+def test_mmclassification_infers(exports, tmp_path, monkeypatch):
+    from mmcls.apis import init_model
+    init_default_scope('mmcls')
+    for folder in ('train/a', 'train/b', 'val/a', 'val/b'):
+        (tmp_path / folder).mkdir(parents=True)
+    weights = str(exports / 'medium.pth')
+    monkeypatch.setenv('EXPORT', weights)
+    monkeypatch.setenv('DATA_ROOT', str(tmp_path))
+    cfg = read('classification/folder/slimmed_ft-1xb128-coslr-100e_folder.py')
+    model = init_model(cfg, device='cpu')
+    model.backbone.init_weights()
+    trained = str(tmp_path / 'epoch_1.pth')
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            meta=dict(dataset_meta=dict(classes=('a', 'b')))), trained)
+    image = images()[0].permute(1, 2, 0).numpy()
+    model = init_model(cfg, trained, device='cpu')
+    # As its inference_model does, which this version of MMEngine breaks.
+    pipeline = Compose(cfg.test_dataloader.dataset.pipeline[1:])
+    result, = model.test_step(pseudo_collate([pipeline(dict(img=image))]))
+
+    # The plain network, on an image that is normalised by hand.
+    backbone = load_plain(weights).backbone
+    size = transfer.input_size()
+    assert image.shape[0] != size
+    resized = cv2.resize(image, (size, size))
+    mean, std = (
+        np.array(transfer.normalization()[key]) for key in ('mean', 'std'))
+    # From OpenCV's order of channels to RGB.
+    inputs = torch.tensor((resized[..., ::-1] - mean) / std).permute(2, 0, 1)
+    with torch.no_grad():
+        expected = backbone(inputs[None].float())[-1]
+        features = model.extract_feat(inputs[None].float(), stage='backbone')
+        scores = model.head.fc(expected.mean((2, 3))).softmax(-1)[0]
+    torch.testing.assert_close(features[-1], expected)
+    torch.testing.assert_close(result.pred_label.score, scores)
 
 
 @pytest.mark.needs('mmdet', 'mmcv.ops')

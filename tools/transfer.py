@@ -32,6 +32,8 @@ CONFIGS = os.path.join(os.path.dirname(TOOLS), 'configs', 'benchmarks')
 TASKS = {
     'digits-det': 'mmdetection/digits/retinanet_slimmed_fpn_1xb8-6e_digits.py',
     'digits-seg': 'mmsegmentation/digits/fcn_slimmed_1xb8-6e_digits.py',
+    'bccd': 'mmdetection/bccd/retinanet_slimmed_fpn_1xb8-12e_bccd.py',
+    'camvid': 'mmsegmentation/camvid/fpn_slimmed_1xb8-12e_camvid.py',
 }
 INITS = dict(
     slimmed='slimmed', random='random weights', one_by_one='one by one')
@@ -263,15 +265,21 @@ def table(summary: List[dict]) -> str:
          for line in summary])
 
 
-def prepare_digits(data: str) -> None:
-    """Make the scenes of digits where they are missing."""
-    if not os.path.exists(data):
+def prepare_data(task: str, data: str) -> None:
+    """See that a task's data are there; scenes of digits are made."""
+    if task.startswith('digits'):
+        if os.path.exists(data):
+            return
         subprocess.run([
             sys.executable,
             os.path.join(TOOLS, 'dataset', 'make_digit_scenes.py'), '--out',
             data
         ],
                        check=True)
+    elif not os.path.isdir(data):
+        raise InputError(f'{data} is not a folder: get the data of {task} as '
+                         'configs/benchmarks/README.md says, or give another '
+                         'folder by --data')
 
 
 def main() -> None:
@@ -293,7 +301,7 @@ def main() -> None:
     ]
     cfgs = [job.read() for job in jobs]
     if task in TASKS:
-        prepare_digits(cfgs[0].data_root)
+        prepare_data(task, cfgs[0].data_root)
     elif args.data and not os.path.isdir(args.data):
         raise InputError(f'--data {args.data} is not a folder: give the one '
                          'that holds the data')

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from conftest import ROOT, run_tool
+from matplotlib import pyplot as plt
 
 TOOL = 'transfer.py'
 SCENES = os.path.join('dataset', 'make_digit_scenes.py')
@@ -68,6 +69,17 @@ def test_each_init_is_fine_tuned(task, metric, others, exports, scenes,
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
     assert json.loads(
         (tmp_path / f'transfer_{task}.json').read_text()) == report
+
+    # What it leaves behind can be looked at.
+    picture = tmp_path / 'predictions.png'
+    folders = sorted(path.parent for path in tmp_path.glob('*/*/log.txt'))
+    drawn = run_tool('show_predictions.py', *folders, '--images', 2,
+                     '--score-thr', 0, '--out', picture)
+    assert drawn.returncode == 0, drawn.stderr
+    assert 'tiny, slimmed, seed 0' in drawn.stdout
+    height, width, _ = plt.imread(picture).shape
+    # Rows of two images, as wide as the truth and a column for each.
+    assert width / height == pytest.approx((1 + len(folders)) / 2, rel=0.1)
 
 
 @pytest.mark.parametrize('args, complaint', [

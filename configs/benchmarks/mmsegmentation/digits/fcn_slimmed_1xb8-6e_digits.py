@@ -1,7 +1,8 @@
 _base_ = [
     'mmseg::_base_/models/fcn_r50-d8.py',
-    'mmseg::_base_/default_runtime.py',
-    '../../_base_/digits-6e.py',
+    '../_base_/runtime_by-epoch.py',
+    '../../_base_/adamw_coslr.py',
+    '../../_base_/digits.py',
 ]
 
 # After _base_, so that MMEngine reads this file as a config.
@@ -33,9 +34,7 @@ model = dict(
 data_root = '{{$DATA_ROOT:data/digit_scenes}}'
 metainfo = dict(
     classes=['background', *map(str, range(10))],
-    palette=[[0, 0, 0], [230, 25, 75], [60, 180, 75], [255, 225, 25],
-             [0, 130, 200], [245, 130, 48], [145, 30, 180], [70, 240, 240],
-             [240, 50, 230], [210, 245, 60], [250, 190, 212]])
+    palette=[[0, 0, 0], *_base_.digit_palette])
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -70,11 +69,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval={{_base_.max_epochs}}),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
-log_processor = dict(by_epoch=True)
-custom_imports = dict(imports=['dspnet_mm'], allow_failed_imports=False)
+train_cfg = dict(max_epochs=6)

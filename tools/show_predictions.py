@@ -1,0 +1,259 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Draw what fine-tuned networks predict, side by side, beside the truth."""
+import argparse
+import glob
+import json
+import os
+import re
+import tempfile
+from typing import Iterator, List, NamedTuple
+
+import mmcv
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
+from mmengine.structures import BaseDataElement, PixelData
+from mmengine.utils import import_modules_from_strings
+from mmengine.visualization import Visualizer
+
+from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
+from dspnet_mm.cli import run
+from dspnet_mm.device import check_device
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import check_writable, whole_file
+
+# Toolboxes write and draw lines in sizes that suit images of this longer side.
+_LEGIBLE = 480
+_TOOLBOXES = ('mmdet', 'mmseg')
+
+
+class Trained(NamedTuple):
+    """What a work directory holds.
+
+    Args:
+        name (str): What to call it.
+        cfg (Config): What was trained.
+        checkpoint (str): Its last checkpoint.
+    """
+    name: str
+    cfg: Config
+    checkpoint: str
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        metavar='WORK_DIR',
+        help='of detectors or segmentors that were trained on the same data, '
+        'one for each column: as mim train leaves it, with the config and a '
+        'checkpoint')
+    parser.add_argument(
+        '--out', required=True, metavar='PICTURE.png', help='where it goes')
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=3,
+        metavar='N',
+        help='how many test images, evenly spread (default: %(default)s)')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='S',
+        help='boxes with a lower score are left out (default: %(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute (default: %(default)s)')
+    args = parser.parse_args()
+    if args.images < 1:
+        parser.error('--images takes a number of at least 1')
+    return args
+
+
+def find(work_dir: str) -> Trained:
+    """Config and last checkpoint of a work directory."""
+    configs = glob.glob(os.path.join(glob.escape(work_dir), '*.py'))
+    if len(configs) != 1:
+        raise InputError(f'{work_dir} holds {len(configs)} configs: give a '
+                         'work directory that mim train made, with one')
+    steps = {
+        int(match.group(1)): match.group()
+        for match in map(
+            re.compile(r'(?:epoch|iter)_(\d+)\.pth').fullmatch,
+            os.listdir(work_dir)) if match
+    }
+    if not steps:
+        raise InputError(f'{work_dir} holds no checkpoint (epoch_N.pth or '
+                         'iter_N.pth): train to the first one')
+    cfg = Config.fromfile(configs[0])
+    if cfg.get('default_scope') not in _TOOLBOXES:
+        raise InputError(f'{configs[0]} is for {cfg.get("default_scope")}: '
+                         f'give one for {" or ".join(_TOOLBOXES)}')
+    name = os.path.basename(os.path.abspath(work_dir))
+    result = os.path.join(work_dir, 'result.json')
+    if os.path.exists(result):
+        # tools/transfer.sh wrote it, and the folder's name is long.
+        with open(result) as file:
+            row = json.load(file)
+        name = f'{row["subnet"]}, {row["init"]}, seed {row["seed"]}'
+    return Trained(name, cfg, os.path.join(work_dir, steps[max(steps)]))
+
+
+def load(trained: Trained, device: str) -> torch.nn.Module:
+    """The trained network, in evaluation mode."""
+    cfg = trained.cfg.copy()
+    # All weights come from the checkpoint.
+    cfg.model.backbone.pop('init_cfg', None)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    load_every_tensor(model,
+                      load_checkpoint(trained.checkpoint)['state_dict'],
+                      f'{trained.checkpoint} does not fit its config',
+                      'Give a work directory as the training left it')
+    return model.to(device).eval()
+
+
+def enlarged(image: np.ndarray, sample: BaseDataElement, factor: int):
+    """An image and what is known of it, each pixel ``factor`` times as wide.
+
+    Args:
+        image (ndarray): Of shape (H, W, 3).
+        sample (BaseDataElement): A toolbox's data sample.
+        factor (int): At least 1.
+    """
+
+    def widened(maps: torch.Tensor) -> torch.Tensor:
+        maps = maps.repeat_interleave(factor, dim=-2)
+        return maps.repeat_interleave(factor, dim=-1)
+
+    sample = sample.cpu()
+    for instances in (sample.get('gt_instances'),
+                      sample.get('pred_instances')):
+        if instances is None:
+            continue
+        boxes = instances.bboxes
+        instances.bboxes = getattr(boxes, 'tensor', boxes) * factor
+        masks = instances.get('masks')
+        if isinstance(masks, torch.Tensor):
+            instances.masks = widened(masks)
+        elif masks is not None:
+            height, width = image.shape[:2]
+            instances.masks = masks.resize((height * factor, width * factor))
+    for key in ('gt_sem_seg', 'pred_sem_seg'):
+        if key in sample:
+            labels = widened(sample.get(key).data)
+            sample.set_data({key: PixelData(data=labels)})
+    return image.repeat(factor, 0).repeat(factor, 1), sample
+
+
+class Drawer:
+    """Draws with a toolbox's own visualizer.
+
+    Args:
+        cfg (Config): Names the visualizer.
+        metainfo (dict): The data's classes and palette.
+        score_thr (float): The lowest score of what is drawn.
+    """
+
+    def __init__(self, cfg: Config, metainfo: dict, score_thr: float) -> None:
+        self._visualizer: Visualizer = VISUALIZERS.build(
+            dict(cfg.visualizer, vis_backends=[]))
+        self._visualizer.dataset_meta = metainfo
+        self._options = {}
+        if cfg.default_scope == 'mmdet':
+            self._options['pred_score_thr'] = score_thr
+
+    def __call__(self, image: np.ndarray, sample: BaseDataElement,
+                 truth: bool) -> np.ndarray:
+        """Draw.
+
+        Args:
+            image (ndarray): RGB, of shape (H, W, 3).
+            sample (BaseDataElement): What is known and was predicted.
+            truth (bool): Whether to draw what is known, or the prediction.
+
+        Returns:
+            ndarray: RGB, of the same shape or larger.
+        """
+        factor = max(1, round(_LEGIBLE / max(image.shape[:2])))
+        image, sample = enlarged(image, sample, factor)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'drawn.png')
+            self._visualizer.add_datasample(
+                'drawn',
+                image,
+                sample,
+                draw_gt=truth,
+                draw_pred=not truth,
+                out_file=path,
+                **self._options)
+            return mmcv.imread(path, channel_order='rgb')
+
+
+def columns(networks: List[Trained], number: int, score_thr: float,
+            device: str) -> Iterator[List[np.ndarray]]:
+    """Drawn images: first the truth, then each network's predictions."""
+    cfg = networks[0].cfg
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    drawer = Drawer(cfg, dataset.metainfo, score_thr)
+    number = min(number, len(dataset))
+    chosen = [index * len(dataset) // number for index in range(number)]
+    images = [
+        mmcv.imread(
+            dataset.get_data_info(index)['img_path'], channel_order='rgb')
+        for index in chosen
+    ]
+    yield [
+        drawer(image, dataset[index]['data_samples'], truth=True)
+        for image, index in zip(images, chosen)
+    ]
+    for network in networks:
+        print(network.name, flush=True)
+        model = load(network, device)
+        drawn = []
+        for image, index in zip(images, chosen):
+            with torch.no_grad():
+                sample, = model.test_step(pseudo_collate([dataset[index]]))
+            drawn.append(drawer(image, sample, truth=False))
+        yield drawn
+
+
+def main() -> None:
+    args = parse_args()
+    check_writable(args.out)
+    check_device(args.device)
+    networks = [find(work_dir) for work_dir in args.work_dirs]
+    scopes = {network.cfg.default_scope for network in networks}
+    if len(scopes) > 1:
+        raise InputError('detectors and segmentors do not go into one '
+                         'picture: give work directories of one kind')
+    init_default_scope(scopes.pop())
+    for network in networks:
+        import_modules_from_strings(**network.cfg.get('custom_imports', {}))
+    drawn = [*columns(networks, args.images, args.score_thr, args.device)]
+    titles = ['ground truth', *(network.name for network in networks)]
+    height, width = drawn[0][0].shape[:2]
+    figure = Figure(
+        figsize=(4 * len(drawn), 4 * len(drawn[0]) * height / width + 0.5),
+        layout='constrained')
+    axes = figure.subplots(len(drawn[0]), len(drawn), squeeze=False)
+    for row, line in enumerate(axes):
+        for axis, title, images in zip(line, titles, drawn):
+            axis.imshow(images[row])
+            axis.set_axis_off()
+            if row == 0:
+                axis.set_title(title)
+    with whole_file(args.out) as temporary:
+        figure.savefig(temporary, dpi=150)
+    print(f'picture: {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)
