@@ -4,6 +4,7 @@ import glob
 import json
 import math
 import os
+import tarfile
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 from dspnet_mm import InputError, transfer
@@ -264,6 +265,31 @@ def test_a_config_trains_a_step(path, name, package, exports,
     for key, tensor in backbone.state_dict().items():
         if frozen or key in dict(backbone.named_parameters()):
             assert torch.equal(tensor, saved[key]) == frozen, key
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+def test_boxes_without_area_are_left_out(exports, tmp_path, monkeypatch):
+    archive = os.path.join(
+        os.path.dirname(ROOT), 'shared', 'data', 'bccd.tar.xz')
+    if not os.path.exists(archive):
+        pytest.skip('needs the BCCD data set')
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path)
+    monkeypatch.setenv('EXPORT', str(exports / 'medium.pth'))
+    monkeypatch.setenv('DATA_ROOT', str(tmp_path / 'bccd'))
+    cfg = read('mmdetection/bccd/retinanet_slimmed_fpn_1xb8-12e_bccd.py')
+    init_default_scope('mmdet')
+    name, left_out = 'BloodImage_00343', 0
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    dataset_of_test = DATASETS.build(cfg.test_dataloader.dataset)
+    assert (len(dataset), len(dataset_of_test)) == (205, 72)
+    for index, known in enumerate(map(dataset.get_data_info, range(205))):
+        boxes = dataset[index]['data_samples'].gt_instances.bboxes
+        assert (boxes.widths > 1).all() and (boxes.heights > 1).all()
+        if len(boxes) < len(known['instances']):
+            assert known['img_id'] == name
+            left_out += len(known['instances']) - len(boxes)
+    assert left_out == 1
 
 
 @pytest.mark.parametrize('content, complaint', [

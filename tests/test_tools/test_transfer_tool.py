@@ -82,6 +82,55 @@ def test_each_init_is_fine_tuned(task, metric, others, exports, scenes,
     assert width / height == pytest.approx((1 + len(folders)) / 2, rel=0.1)
 
 
+@pytest.fixture(scope='module')
+def imagenet_stem_exports(trained_imagenet_stem, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('imagenet_stem_exports')
+    done = run_tool('slim_export.py', trained_imagenet_stem.config,
+                    trained_imagenet_stem.checkpoint, '--out-dir', folder,
+                    '--subnet', 'tiny', '--calib-images', 8)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+def test_a_config_of_ones_own_is_a_task(imagenet_stem_exports,
+                                        tmp_path_factory, tmp_path):
+    scenes = tmp_path_factory.mktemp('data') / 'scenes'
+    done = run_tool(SCENES, '--out', scenes, '--train', 8, '--test', 2)
+    assert done.returncode == 0, done.stderr
+    base = os.path.join(ROOT, 'configs', 'benchmarks', 'mmdetection',
+                        'coco-format',
+                        'retinanet_slimmed_fpn_1xb8-24e_coco-format.py')
+    own = tmp_path / 'own.py'
+    # Everything that is near an object is one: something is detected.
+    own.write_text(f"_base_ = '{base}'\n"
+                   'train_cfg = dict(max_epochs=1)\n'
+                   'model = dict(test_cfg=dict(score_thr=0.))\n')
+    done = run_tool(TOOL, own, imagenet_stem_exports, '--data', scenes,
+                    '--out', tmp_path / 'out', '--processes', 1)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / 'out' / 'transfer_own.json').read_text())
+    assert [row['metric'] for row in report['rows']] == 2 * ['coco/bbox_mAP']
+    log, = (tmp_path / 'out').glob('own/tiny-slimmed-*/log.txt')
+    assert re.search(r'Epoch\(train\) .*\[1\]\[1/1\].*loss_bbox',
+                     log.read_text())
+
+
+@pytest.mark.needs('mmdet', 'mmcv.ops')
+@pytest.mark.parametrize('stem, complaint', [
+    ('small', "stem 'small'.*made for 'imagenet'"),
+    ('imagenet', 'nowhere is not a folder'),
+])
+def test_what_bccd_needs_is_asked_for(stem, complaint, exports,
+                                      imagenet_stem_exports, tmp_path):
+    folder = dict(small=exports, imagenet=imagenet_stem_exports)[stem]
+    done = run_tool(TOOL, 'bccd', folder, '--data', 'nowhere', '--out',
+                    tmp_path / 'out')
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr), done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize('args, complaint', [
     (['nothing', '{exports}'], 'nothing does not exist.*digits-det'),
     (['digits-det', 'nowhere'], 'nowhere does not exist'),
