@@ -1,0 +1,14 @@
+_base_ = './deeplabv3plus_slimmed-d8_4xb4-80k_ade20k-512x512.py'
+
+# After _base_, so that MMEngine reads this file as a config.
+from mmengine.hub import get_config  # noqa: E402
+
+from dspnet_mm import transfer  # noqa: E402
+
+# The same but for the head.
+model = dict(
+    decode_head=dict(
+        get_config('mmseg::fcn/'
+                   'fcn_r50-d8_4xb4-80k_ade20k-512x512.py').model.decode_head,
+        _delete_=True,
+        in_channels=transfer.out_channels()[3]))
