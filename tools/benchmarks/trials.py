@@ -370,13 +370,23 @@ def run_jobs(jobs: List[Job], folder: str,
     Returns:
         list[dict]: The result of each, see :func:`run_job`.
     """
+    kept = sum(
+        os.path.exists(os.path.join(folder, job.folder, RESULT))
+        for job in jobs)
+    begin = time.monotonic()
     futures = [pool.submit(run_job, job, folder) for job in jobs]
     names = dict(zip(futures, (job.name for job in jobs)))
     try:
         for number, future in enumerate(as_completed(futures), 1):
             seconds = future.result()['cost']['seconds']
-            say(f'[{number}/{len(jobs)}] {names[future]}: trained in '
-                f'{seconds:.0f} {SECONDS}, and evaluated')
+            text = (f'[{number}/{len(jobs)}] {names[future]}: trained in '
+                    f'{seconds:.0f} {SECONDS}, and evaluated')
+            # What was kept takes no time, and comes first.
+            if kept < number < len(jobs):
+                each = (time.monotonic() - begin) / (number - kept)
+                left = each * (len(jobs) - number) / 60
+                text += f'; about {left:.0f} minutes left'
+            say(text)
     finally:
         for future in futures:
             future.cancel()
