@@ -277,7 +277,7 @@ def test_boxes_without_area_are_left_out(exports, tmp_path, monkeypatch):
         file.extractall(tmp_path)
     monkeypatch.setenv('EXPORT', str(exports / 'medium.pth'))
     monkeypatch.setenv('DATA_ROOT', str(tmp_path / 'bccd'))
-    cfg = read('mmdetection/bccd/retinanet_slimmed_fpn_1xb8-12e_bccd.py')
+    cfg = read('mmdetection/bccd/retinanet_slimmed_fpn_1xb8-6e_bccd.py')
     init_default_scope('mmdet')
     name, left_out = 'BloodImage_00343', 0
     dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -32,8 +32,8 @@ CONFIGS = os.path.join(os.path.dirname(TOOLS), 'configs', 'benchmarks')
 TASKS = {
     'digits-det': 'mmdetection/digits/retinanet_slimmed_fpn_1xb8-6e_digits.py',
     'digits-seg': 'mmsegmentation/digits/fcn_slimmed_1xb8-6e_digits.py',
-    'bccd': 'mmdetection/bccd/retinanet_slimmed_fpn_1xb8-12e_bccd.py',
-    'camvid': 'mmsegmentation/camvid/fpn_slimmed_1xb8-12e_camvid.py',
+    'bccd': 'mmdetection/bccd/retinanet_slimmed_fpn_1xb8-6e_bccd.py',
+    'camvid': 'mmsegmentation/camvid/fpn_slimmed_1xb8-6e_camvid.py',
 }
 INITS = dict(
     slimmed='slimmed', random='random weights', one_by_one='one by one')

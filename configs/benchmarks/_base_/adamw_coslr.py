@@ -1,6 +1,6 @@
 # A short schedule, lengthened by train_cfg.max_epochs alone: the cosine spans
 # the whole training, at whose end it is validated.
-train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=1000)
+train_cfg = dict(by_epoch=True, max_epochs=6, val_interval=1000)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(

@@ -12,7 +12,7 @@ from dspnet_mm import transfer  # noqa: E402
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=transfer.normalization(),
-    backbone=transfer.backbone(out_indices=(1, 2, 3)),
+    backbone=transfer.backbone(out_indices=(1, 2, 3), norm_eval=False),
     neck=dict(
         in_channels=transfer.out_channels()[1:],
         out_channels=64,

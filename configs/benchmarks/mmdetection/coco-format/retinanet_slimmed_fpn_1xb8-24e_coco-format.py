@@ -9,7 +9,8 @@ classes = transfer.coco_classes(f'{data_root}/annotations/train.json')
 metainfo = dict(classes=classes)
 
 model = dict(
-    backbone=transfer.backbone(stem='imagenet', out_indices=(1, 2, 3)),
+    backbone=transfer.backbone(
+        stem='imagenet', out_indices=(1, 2, 3), norm_eval=False),
     bbox_head=dict(num_classes=len(classes)))
 
 # The longest side, in pixels.

@@ -8,7 +8,8 @@ from dspnet_mm import transfer  # noqa: E402
 strides = [2, 4, 8]
 model = dict(
     data_preprocessor=dict(pad_size_divisor=8),
-    backbone=transfer.backbone(stem='small', out_indices=(1, 2, 3)),
+    backbone=transfer.backbone(
+        stem='small', out_indices=(1, 2, 3), norm_eval=False),
     neck=dict(out_channels=32, add_extra_convs=False, num_outs=len(strides)),
     bbox_head=dict(
         num_classes=10,
@@ -63,5 +64,4 @@ val_evaluator = dict(
     metric='bbox')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=6)
 default_hooks = dict(checkpoint=dict(interval=6))

@@ -73,5 +73,4 @@ val_evaluator = dict(
     type='IoUMetric', ignore_index=unlabelled, iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=12)
-default_hooks = dict(checkpoint=dict(interval=12))
+default_hooks = dict(checkpoint=dict(interval=6))

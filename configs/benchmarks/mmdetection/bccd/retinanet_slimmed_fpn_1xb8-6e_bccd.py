@@ -10,7 +10,8 @@ metainfo = dict(
     palette=[(220, 20, 60), (0, 0, 142), (0, 130, 100)])
 
 model = dict(
-    backbone=transfer.backbone(stem='imagenet', out_indices=(1, 2, 3)),
+    backbone=transfer.backbone(
+        stem='imagenet', out_indices=(1, 2, 3), norm_eval=False),
     bbox_head=dict(num_classes=len(metainfo['classes'])))
 
 # Half of 640x480.
@@ -62,5 +63,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', metric='bbox')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=12)
-default_hooks = dict(checkpoint=dict(interval=12))
+default_hooks = dict(checkpoint=dict(interval=6))
