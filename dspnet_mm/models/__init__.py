@@ -1,8 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from .algorithms import SEED, DSPNet, SupernetAlgorithm
+from .algorithms import (SEED, DSPNet, SlimCLR, SlimCLRMoCoV2, SlimCLRMoCoV3,
+                         SlimCLRSimCLR, SupernetAlgorithm)
 from .backbones import SlimmableResNet, SlimResNet
 from .batch_crop import BatchRandomResizedCrop
 from .data_preprocessor import AugmentingDataPreprocessor
+from .feature_queue import FeatureQueue
 from .heads import SEEDHead
 from .layers import (SlimmableBatchNorm, SlimmableConv2d, SlimmableLayer,
                      SlimmableLinear)
@@ -13,9 +15,10 @@ from .slimmable_network import SlimmableNetwork, activate
 
 __all__ = [
     'AllDesiredSampler', 'AugmentingDataPreprocessor',
-    'BatchRandomResizedCrop', 'DSPNet', 'FixedSampler', 'PhasedSampler',
-    'SEED', 'SEEDHead', 'SandwichSampler', 'SlimResNet', 'SlimmableBatchNorm',
-    'SlimmableConv2d', 'SlimmableLayer', 'SlimmableLinear', 'SlimmableNetwork',
-    'SlimmableNonLinearNeck', 'SlimmableResNet', 'SupernetAlgorithm',
-    'activate'
+    'BatchRandomResizedCrop', 'DSPNet', 'FeatureQueue', 'FixedSampler',
+    'PhasedSampler', 'SEED', 'SEEDHead', 'SandwichSampler', 'SlimCLR',
+    'SlimCLRMoCoV2', 'SlimCLRMoCoV3', 'SlimCLRSimCLR', 'SlimResNet',
+    'SlimmableBatchNorm', 'SlimmableConv2d', 'SlimmableLayer',
+    'SlimmableLinear', 'SlimmableNetwork', 'SlimmableNonLinearNeck',
+    'SlimmableResNet', 'SupernetAlgorithm', 'activate'
 ]

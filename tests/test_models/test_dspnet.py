@@ -668,7 +668,8 @@ def test_switchable_batch_norm_trains_private_parameters():
 
 
 @pytest.mark.parametrize('change, complaint', [
-    (dict(loss_weights='max'), "'sum', 'mean' or a dict"),
+    (dict(loss_weights='max'), "'sum', 'mean',.* or a dict"),
+    (dict(momentum_schedule='linear'), "'cosine' or 'constant'"),
     (dict(loss_weights=dict(huge=2.0)), "'huge'.*'large'"),
     (dict(base_momentum=1.5), r'in \[0, 1\]'),
     (dict(on_nonfinite='ignore'), "'skip' or 'stop'"),

@@ -73,7 +73,7 @@ def test_the_loss_is_the_papers():
     student, teacher = torch.randn(3, 4), torch.randn(3, 4)
     expected = 0.
     for one, other in zip(F.normalize(student), F.normalize(teacher)):
-        instances = torch.cat([head.queue, other[None]])
+        instances = torch.cat([head.queue.features, other[None]])
         target = torch.softmax(instances @ other / 0.1, 0)
         seen = torch.softmax(instances @ one / 0.2, 0)
         expected -= (target * seen.log()).sum() / 3
@@ -84,11 +84,12 @@ def test_the_queue_holds_the_last_features():
     head = SEEDHead(2, 5)
     features = F.normalize(torch.randn(9, 2))
     for chunk in features.split(3):
-        head.enqueue(3 * chunk)
+        head.queue.enqueue(3 * chunk)
     # The last five, in a ring.
-    assert torch.allclose(head.queue.roll(1, 0), features[4:], atol=1e-6)
+    assert torch.allclose(
+        head.queue.features.roll(1, 0), features[4:], atol=1e-6)
     with pytest.raises(InputError, match='queue_size=5.*6 features'):
-        head.enqueue(torch.randn(6, 2))
+        head.queue.enqueue(torch.randn(6, 2))
     with pytest.raises(InputError, match='above 0'):
         SEEDHead(2, 5, teacher_temperature=0)
 
@@ -111,7 +112,7 @@ def test_the_teacher_stays_and_the_student_learns(teacher):
     with torch.no_grad():
         last = F.normalize(model.target_net(data['inputs'][1])[0], dim=1)
     # 30 steps of 16 features in a ring of 24.
-    assert torch.allclose(model.head.queue[-8:], last, atol=1e-6)
+    assert torch.allclose(model.head.queue.features[-8:], last, atol=1e-6)
 
 
 def test_a_checkpoint_of_another_network_is_refused(teacher):

@@ -2,5 +2,9 @@
 from .base import SupernetAlgorithm
 from .dspnet import DSPNet
 from .seed import SEED
+from .slimclr import SlimCLR, SlimCLRMoCoV2, SlimCLRMoCoV3, SlimCLRSimCLR
 
-__all__ = ['DSPNet', 'SEED', 'SupernetAlgorithm']
+__all__ = [
+    'DSPNet', 'SEED', 'SlimCLR', 'SlimCLRMoCoV2', 'SlimCLRMoCoV3',
+    'SlimCLRSimCLR', 'SupernetAlgorithm'
+]

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.backbones import build_family
+from dspnet_mm.models.loss_weights import Scheme, check_scheme, weights_of
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from dspnet_mm.randomness import seeded
-from dspnet_mm.subnet import LABELS, ResNetFamily, Subnet
+from dspnet_mm.subnet import ResNetFamily, Subnet
 
 Views = List[torch.Tensor]
 
@@ -52,10 +53,12 @@ class SupernetAlgorithm(BaseModel):
         sampler (dict): Config of what draws sub-networks. Defaults to
             dict(type='SandwichSampler').
         loss_weights (str | dict): How the sub-networks' losses make one:
-            'sum', 'mean', or the weights in a sum, by a DN's name or by
-            'largest', 'smallest' and 'random' for what is no DN; weights that
-            are not given are 1. With the mean, sub-networks learned far worse
-            at equal learning rate. Defaults to 'sum'.
+            'sum', 'mean', another scheme of
+            :mod:`dspnet_mm.models.loss_weights`, or the weights in a sum, by
+            a DN's name or by 'largest', 'smallest' and 'random' for what is
+            no DN; weights that are not given are 1. With the mean,
+            sub-networks learned far worse at equal learning rate. Defaults to
+            'sum'.
         step_each_subnet (bool): Make a step of the optimizer behind each
             sub-network's backward pass, as US3L does (arXiv 2303.06870),
             instead of one with all gradients; the target network follows
@@ -66,7 +69,9 @@ class SupernetAlgorithm(BaseModel):
             the optimizer's ``weight_decay``. From US3L (arXiv 2303.06870).
             Not with switchable batch norm. Defaults to 0, none.
         base_momentum (float): Momentum of the target network at the start,
-            in [0, 1]; it rises to 1 along a cosine. Defaults to 0.996.
+            in [0, 1]. Defaults to 0.996.
+        momentum_schedule (str): 'cosine', along which the momentum rises to
+            1, or 'constant'. Defaults to 'cosine'.
         switchable_bn (bool): Give each DN batch norm parameters and
             statistics of its own, instead of shared parameters with
             recalibrated statistics. Defaults to False.
@@ -100,10 +105,11 @@ class SupernetAlgorithm(BaseModel):
                  neck: dict,
                  head: dict,
                  sampler: dict = dict(type='SandwichSampler'),
-                 loss_weights: Union[str, Dict[str, float]] = 'sum',
+                 loss_weights: Scheme = 'sum',
                  step_each_subnet: bool = False,
                  group_decay: float = 0.,
                  base_momentum: float = 0.996,
+                 momentum_schedule: str = 'cosine',
                  switchable_bn: bool = False,
                  sync_bn: bool = True,
                  channels_last: bool = False,
@@ -117,13 +123,17 @@ class SupernetAlgorithm(BaseModel):
             if group_decay:
                 raise InputError('group_decay is for parameters that are '
                                  'shared: set switchable_bn=False')
-        _check_loss_weights(family, loss_weights)
+        check_scheme(loss_weights, family)
         if not 0 <= base_momentum <= 1:
             raise InputError(f'base_momentum={base_momentum} is not allowed: '
                              'give a value in [0, 1]')
-        if on_nonfinite not in ('skip', 'stop'):
-            raise InputError(f'on_nonfinite={on_nonfinite!r} is not allowed: '
-                             "give 'skip' or 'stop'")
+        for name, value, allowed in (('momentum_schedule', momentum_schedule,
+                                      ('cosine', 'constant')),
+                                     ('on_nonfinite', on_nonfinite, ('skip',
+                                                                     'stop'))):
+            if value not in allowed:
+                raise InputError(f'{name}={value!r} is not allowed: give '
+                                 f'{" or ".join(map(repr, allowed))}')
 
         shared = dict(
             family=family, switchable_bn=switchable_bn, sync_bn=sync_bn)
@@ -150,6 +160,7 @@ class SupernetAlgorithm(BaseModel):
         self.step_each_subnet = step_each_subnet
         self.group_decay = group_decay
         self.base_momentum = base_momentum
+        self.momentum_schedule = momentum_schedule
         self.target_net = copy.deepcopy(
             nn.Sequential(self.backbone, self.neck)).requires_grad_(False)
         self.on_nonfinite = on_nonfinite
@@ -204,6 +215,31 @@ class SupernetAlgorithm(BaseModel):
         """
         raise NotImplementedError
 
+    def supernet_outputs(
+            self, outputs: List[torch.Tensor]) -> Optional[List[torch.Tensor]]:
+        """What the online supernet put out, for smaller ones to learn from.
+
+        Args:
+            outputs (list[Tensor]): The active sub-network's. The supernet's
+                are remembered until the iteration ends.
+
+        Returns:
+            list[Tensor], optional: The supernet's, without gradient; None
+            where the supernet itself is active.
+
+        Raises:
+            InputError: If the supernet has not run before in this iteration.
+        """
+        if self.backbone.active_subnet == self.family.full:
+            self._supernet_outputs = [output.detach() for output in outputs]
+            return None
+        if self._supernet_outputs is None:
+            raise InputError(
+                'distillation from the online supernet needs it before all '
+                'other sub-networks of an iteration: use a sampler that draws '
+                'it first, as SandwichSampler does')
+        return self._supernet_outputs
+
     def sample_subnets(self) -> List[Subnet]:
         """The sub-networks of the present iteration, equal on all ranks."""
         return self.sampler(self.current_iteration, self.seed, self.progress)
@@ -239,11 +275,11 @@ class SupernetAlgorithm(BaseModel):
     def momentum(self) -> float:
         """The target network's momentum after the present iteration.
 
-        As in BYOL (arXiv 2006.07733, section 3.2), where the runner says how
-        many iterations there are; constant without a runner.
+        Along the cosine of BYOL (arXiv 2006.07733, section 3.2), where the
+        runner says how many iterations there are; constant without a runner.
         """
         total = self._total_iterations
-        if not total:
+        if not total or self.momentum_schedule == 'constant':
             return self.base_momentum
         progress = min((self.current_iteration + 1) / total, 1)
         return 1 - (1 - self.base_momentum) * (math.cos(math.pi * progress) +
@@ -265,16 +301,14 @@ class SupernetAlgorithm(BaseModel):
             return nullcontext() if optim_wrapper is None \
                 else optim_wrapper.optim_context(self)
 
+        # The online supernet's outputs are of these views, or none.
+        self._supernet_outputs: Optional[List[torch.Tensor]] = None
         with precision(), torch.no_grad():
             targets = self.compute_targets(views)
         subnets = self.sample_subnets()
-        for subnet in subnets:
+        weights = weights_of(self.loss_weights, subnets, self.family)
+        for subnet, weight in zip(subnets, weights):
             label = self.family.label_of(subnet)
-            weight = 1.
-            if isinstance(self.loss_weights, dict):
-                weight = self.loss_weights.get(label, 1.)
-            elif self.loss_weights == 'mean':
-                weight = 1 / len(subnets)
             with activate(subnet, *self.slimmable_networks):
                 with precision():
                     loss, projections = self.subnet_loss(views, targets)
@@ -465,18 +499,6 @@ def _check_switchable(family: ResNetFamily, sampler) -> None:
             'alone, but the sampler draws others too: use '
             'AllDesiredSampler, or SandwichSampler with desired_prob=1 '
             'and a smallest desired network')
-
-
-def _check_loss_weights(family: ResNetFamily, loss_weights) -> None:
-    if isinstance(loss_weights, dict):
-        labels = [*family.desired, *LABELS]
-        unknown = sorted(set(loss_weights) - set(labels))
-        if unknown:
-            raise InputError(f'loss_weights names {unknown}, which are no '
-                             f'sub-networks: allowed are {labels}')
-    elif loss_weights not in ('sum', 'mean'):
-        raise InputError(f'loss_weights={loss_weights!r} is not allowed: '
-                         "give 'sum', 'mean' or a dict of weights")
 
 
 def group_penalty(parameters: Iterable[torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
 from contextlib import contextmanager, nullcontext
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Sequence, Tuple, Union
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -108,8 +108,6 @@ class DSPNet(SupernetAlgorithm):
 
     def compute_targets(self, views: Views) -> List[torch.Tensor]:
         """See :meth:`SupernetAlgorithm.compute_targets`."""
-        # The online supernet's predictions are of these views, or none.
-        self._seen: Optional[List[torch.Tensor]] = None
         target = self.targets.at(self.progress)
         if target in ('largest', 'same'):
             return super().compute_targets(views)
@@ -143,15 +141,9 @@ class DSPNet(SupernetAlgorithm):
         predictions = [self.head.predictor([z])[0] for z in projections]
         loss = self._loss(predictions, targets[::-1])
         if self.distillation == 'online':
-            if largest:
-                self._seen = [each.detach() for each in predictions]
-            elif self._seen is None:
-                raise InputError(
-                    "distillation='online' needs the supernet before all "
-                    'other sub-networks of an iteration: use a sampler that '
-                    'draws it first, as SandwichSampler does')
-            else:
-                loss = (loss + self._loss(predictions, self._seen)) / 2
+            supernets = self.supernet_outputs(predictions)
+            if supernets is not None:
+                loss = (loss + self._loss(predictions, supernets)) / 2
         return loss, projections[0]
 
     def _loss(self, predictions: List[torch.Tensor],

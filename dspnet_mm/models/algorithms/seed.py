@@ -81,7 +81,7 @@ class SEED(SupernetAlgorithm):
         """See :meth:`SupernetAlgorithm.train_step`."""
         losses = super().train_step(data, optim_wrapper)
         for target in self._targets:
-            self.head.enqueue(target)
+            self.head.queue.enqueue(target)
         return losses
 
     def update_target(self) -> None:

@@ -1,11 +1,11 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import torch
-from mmengine.dist import all_gather
 from mmengine.model import BaseModule
 from mmselfsup.registry import MODELS
 from torch.nn import functional as F
 
 from dspnet_mm.errors import InputError
+from dspnet_mm.models.feature_queue import FeatureQueue
 
 
 @MODELS.register_module()
@@ -43,9 +43,7 @@ class SEEDHead(BaseModule):
                 'give values above 0')
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
-        self.register_buffer(
-            'queue', F.normalize(torch.randn(queue_size, channels), dim=1))
-        self.register_buffer('oldest', torch.zeros((), dtype=torch.long))
+        self.queue = FeatureQueue(channels, queue_size)
 
     def forward(self, student: torch.Tensor,
                 teacher: torch.Tensor) -> torch.Tensor:
@@ -71,23 +69,4 @@ class SEEDHead(BaseModule):
                       teacher: torch.Tensor) -> torch.Tensor:
         """To the queue and to the teacher's feature of the same image."""
         own = (features * teacher).sum(1, keepdim=True)
-        return torch.cat([features @ self.queue.t(), own], dim=1)
-
-    @torch.no_grad()
-    def enqueue(self, teacher: torch.Tensor) -> None:
-        """Let features of all processes take the place of the oldest.
-
-        Args:
-            teacher (Tensor): The teacher's projections, of shape (N, D).
-
-        Raises:
-            InputError: If they are more than the queue holds.
-        """
-        features = F.normalize(torch.cat(all_gather(teacher)), dim=1)
-        size = len(self.queue)
-        if len(features) > size:
-            raise InputError(f'queue_size={size} is less than the '
-                             f'{len(features)} features of a batch: give more')
-        places = torch.arange(len(features), device=self.queue.device)
-        self.queue[(self.oldest + places) % size] = features
-        self.oldest.copy_((self.oldest + len(features)) % size)
+        return torch.cat([features @ self.queue.features.t(), own], dim=1)

@@ -72,5 +72,3 @@ test_dataloader = val_dataloader
 val_evaluator = dict(
     type='IoUMetric', ignore_index=unlabelled, iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-
-default_hooks = dict(checkpoint=dict(interval=6))

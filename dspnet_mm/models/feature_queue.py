@@ -1,0 +1,47 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import torch
+from mmengine.dist import all_gather
+from torch import nn
+from torch.nn import functional as F
+
+from dspnet_mm.errors import InputError
+
+
+class FeatureQueue(nn.Module):
+    """Features of earlier images, the oldest of which make room for new ones.
+
+    As MoCo's (arXiv 1911.05722, section 3.2). It is part of a checkpoint, and
+    begins with random directions.
+
+    Args:
+        channels (int): Of a feature.
+        size (int): How many it holds, at least those of a batch.
+
+    Attributes:
+        features (Tensor): Of length 1 each, of shape (size, channels).
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer('features',
+                             F.normalize(torch.randn(size, channels), dim=1))
+        self.register_buffer('oldest', torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def enqueue(self, features: torch.Tensor) -> None:
+        """Let features of all processes take the place of the oldest.
+
+        Args:
+            features (Tensor): Of any length, of shape (N, channels).
+
+        Raises:
+            InputError: If they are more than the queue holds.
+        """
+        features = F.normalize(torch.cat(all_gather(features)), dim=1)
+        size = len(self.features)
+        if len(features) > size:
+            raise InputError(f'queue_size={size} is less than the '
+                             f'{len(features)} features of a batch: give more')
+        places = torch.arange(len(features), device=self.features.device)
+        self.features[(self.oldest + places) % size] = features
+        self.oldest.copy_((self.oldest + len(features)) % size)
