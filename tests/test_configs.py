@@ -1,15 +1,16 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import glob
+import math
 import os
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import DIGITS_CONFIG, ROOT
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from mmselfsup.registry import MODELS
 from PIL import Image
@@ -17,12 +18,13 @@ from PIL import Image
 from dspnet_mm.models import SupernetAlgorithm
 
 CONFIGS = sorted(
-    glob.glob(os.path.join(ROOT, 'configs', 'dspnet', 'dspnet_*.py')))
+    path for method in ('dspnet', 'slimclr')
+    for path in glob.glob(os.path.join(ROOT, 'configs', method, '*.py')))
 NAMES = [os.path.basename(path) for path in CONFIGS]
 
 
 def test_there_are_configs():
-    assert len(CONFIGS) >= 4
+    assert len(CONFIGS) >= 11
 
 
 @pytest.mark.smoke
@@ -68,11 +70,41 @@ def test_a_config_parses_builds_and_trains_a_step(path, tmp_path):
 
 def test_on_small_images_the_supernet_grows():
     init_default_scope('mmselfsup')
-    digits, = [path for path in CONFIGS if 'digits' in path]
-    model = MODELS.build(Config.fromfile(digits).model)
+    model = MODELS.build(Config.fromfile(DIGITS_CONFIG).model)
     everything = set(model.family.desired.values())
     for progress, trained, target in ((0., {model.family['small']},
                                        'median'), (0.5, everything, 'median'),
                                       (0.7, everything, 'largest')):
         assert set(model.sampler(3, 0, progress)) == trained
         assert model.targets.at(progress) == target
+
+
+def test_slimclr_starts_slowly():
+    init_default_scope('mmselfsup')
+    path, = [path for path in CONFIGS if 'mocov3_resnet50' in path]
+    cfg = Config.fromfile(path)
+    model = MODELS.build(
+        dict(cfg.model, family=dict(cfg.model.family, base_channels=8)))
+    everything = list(model.family.desired.values())
+    assert model.sampler(0, 0, 0.49) == everything[:1]
+    assert model.sampler(0, 0, 0.5) == everything
+    # 1.2 after the warm-up, 3.2 from the half on (MMEngine ends a constant
+    # rate one step early), and a cosine over both.
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = [
+        PARAM_SCHEDULERS.build(
+            dict(each, convert_to_iter_based=False, optimizer=optimizer))
+        for each in cfg.param_scheduler
+    ]
+    rates = []
+    for _ in range(cfg.train_cfg.max_epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    cosine = [(1 + math.cos(math.pi * (epoch - 10) / 290)) / 2
+              for epoch in range(300)]
+    assert rates[0] == pytest.approx(1.2e-4)
+    for epoch, peak in ((11, 1.2), (148, 1.2), (150, 3.2), (299, 3.2)):
+        assert rates[epoch] == pytest.approx(peak * cosine[epoch], rel=0.01)

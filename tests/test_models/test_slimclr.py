@@ -88,19 +88,35 @@ def upstream(method, model):
             with_avg_pool=True,
             norm_cfg=norm_cfg),
         head=copy.deepcopy(CONTRASTIVE))
+    state = {
+        name: getattr(model, name).state_dict()
+        for name in ('backbone', 'neck', 'head')
+    }
     if method == 'SlimCLRMoCoV2':
-        cfg.update(queue_len=16, feat_dim=8, momentum=0.9)
+        cfg.update(
+            neck=dict(
+                type='MoCoV2Neck',
+                in_channels=64,
+                hid_channels=16,
+                out_channels=8),
+            queue_len=16,
+            feat_dim=8,
+            momentum=0.9)
+        state['neck'] = {
+            key.replace('fc0', 'mlp.0').replace('fc1', 'mlp.2'): tensor
+            for key, tensor in state['neck'].items()
+        }
     elif method == 'SlimCLRMoCoV3':
         cfg.update(
             head=mocov3_head(
                 dict(PREDICTOR, type='NonLinearNeck', norm_cfg=norm_cfg)),
             base_momentum=0.9)
     twin = MODELS.build(cfg)
-    for name in ('backbone', 'neck', 'head'):
-        state = getattr(model, name).state_dict()
-        unexpected = getattr(twin, name).load_state_dict(
-            state, strict=False).unexpected_keys
-        assert not unexpected
+    for name, tensors in state.items():
+        found = getattr(twin, name).load_state_dict(tensors, strict=False)
+        assert not found.unexpected_keys
+        assert all('running' in key or 'num_batches' in key
+                   for key in found.missing_keys)
     if method == 'SlimCLRMoCoV2':
         twin.queue = model.queue.features.t().clone()
     # Its average begins with the weights that it had before.
@@ -119,7 +135,11 @@ def test_with_the_supernet_alone_it_is_mmselfsups(method):
         sampler=dict(type='FixedSampler'),
         family=dict(model_cfg()['family'], stem='imagenet'))
     if method == 'SlimCLRMoCoV2':
-        cfg.update(momentum_schedule='constant')
+        cfg.update(
+            momentum_schedule='constant',
+            neck=dict(
+                model_cfg()['neck'], with_hidden_bn=False,
+                with_last_bias=True))
     model = build(method, **cfg)
     twin = upstream(method, model)
     initial = torch.cat(

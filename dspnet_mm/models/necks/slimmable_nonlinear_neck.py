@@ -33,6 +33,8 @@ class SlimmableNonLinearNeck(SlimmableNetwork, NonLinearNeck):
         slim_hidden (bool): Give the hidden layers the width of the last
             stage, too, as SlimCLR does (arXiv 2209.15525); US3L does not
             (arXiv 2303.06870). Defaults to False.
+        with_hidden_bn (bool): False leaves out the batch norms of the hidden
+            layers, as MMSelfSup's MoCoV2Neck does. Defaults to True.
         **kwargs: Further arguments of MMSelfSup's NonLinearNeck, except
             ``norm_cfg``.
     """
@@ -44,6 +46,7 @@ class SlimmableNonLinearNeck(SlimmableNetwork, NonLinearNeck):
                  sync_bn: bool = True,
                  slim_input: bool = True,
                  slim_hidden: bool = False,
+                 with_hidden_bn: bool = True,
                  **kwargs) -> None:
         family = build_family(family)
         super().__init__(
@@ -58,6 +61,9 @@ class SlimmableNonLinearNeck(SlimmableNetwork, NonLinearNeck):
                     layer.out_features,
                     bias=layer.bias is not None)
                 setattr(self, name, slimmable)
+        if not with_hidden_bn:
+            for name in ['bn0', *self.bn_names[:-1]]:
+                setattr(self, name, nn.Identity())
         self.family = family
         self.switchable_bn = switchable_bn
         self.slim_input = slim_input

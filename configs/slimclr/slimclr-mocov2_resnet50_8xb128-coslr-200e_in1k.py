@@ -1,0 +1,63 @@
+# The authors' recipe: a batch of 1,024 = 8 processes x 128 images, 200 or 800
+# epochs.
+_base_ = [
+    '../_base_/models/slimclr_mocov2.py',
+    '../_base_/datasets/image-folder_224.py',
+    '../_base_/default_runtime.py',
+]
+
+# MoCo v2's views (arXiv 2003.04297, section 3).
+crop = [
+    dict(
+        type='RandomResizedCrop',
+        size=224,
+        scale=(0.2, 1.0),
+        interpolation='area')
+]
+view = [
+    dict(type='RandomHorizontalFlip', p=0.5),
+    dict(
+        type='ColorJitter',
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        p=0.8),
+    dict(type='RandomGrayscale', p=0.2),
+    dict(_base_.blur, p=0.5),
+]
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='MultiView', num_views=2, transforms=[crop]),
+    dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
+]
+train_dataloader = dict(
+    dataset=dict(data_root='data/imagenet/train', pipeline=train_pipeline))
+model = dict(
+    family=dict(depth=50, input_size=224),
+    channels_last=True,
+    data_preprocessor=dict(
+        type='AugmentingDataPreprocessor', views=[view, view]))
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4))
+max_epochs = 200
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-4,
+        by_epoch=True,
+        begin=0,
+        end=10,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        begin=10,
+        end=max_epochs,
+        convert_to_iter_based=True)
+]
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs)
+default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
+work_dir = './work_dirs/{{ fileBasenameNoExtension }}'

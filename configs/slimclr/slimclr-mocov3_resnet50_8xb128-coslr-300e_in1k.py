@@ -1,0 +1,51 @@
+# The authors' recipe: a batch of 1,024 = 8 processes x 128 images, LARS with a
+# learning rate of 1.2 while the supernet is alone and of 3.2 from then on.
+_base_ = [
+    '../_base_/models/slimclr_mocov3.py',
+    '../_base_/datasets/image-folder_224.py',
+    '../_base_/default_runtime.py',
+]
+
+train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
+model = dict(
+    family=dict(depth=50, input_size=224),
+    channels_last=True,
+    data_preprocessor=dict(
+        type='AugmentingDataPreprocessor', views=_base_.views))
+
+# Neither decay nor layer-wise scaling for batch norms and biases.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='LARS', lr=3.2, momentum=0.9, weight_decay=1e-6),
+    paramwise_cfg=dict(
+        custom_keys={
+            'bn': dict(decay_mult=0, lars_exclude=True),
+            'bias': dict(decay_mult=0, lars_exclude=True),
+            'downsample.1': dict(decay_mult=0, lars_exclude=True),
+        }))
+max_epochs = 300
+param_scheduler = [
+    dict(
+        type='ConstantLR',
+        factor=1.2 / 3.2,
+        by_epoch=True,
+        begin=0,
+        end=max_epochs // 2,
+        convert_to_iter_based=True),
+    dict(
+        type='LinearLR',
+        start_factor=1e-4,
+        by_epoch=True,
+        begin=0,
+        end=10,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        begin=10,
+        end=max_epochs,
+        convert_to_iter_based=True)
+]
+train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs)
+default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
+work_dir = './work_dirs/{{ fileBasenameNoExtension }}'
