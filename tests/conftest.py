@@ -118,9 +118,9 @@ def model_cfg(**kwargs):
     return cfg
 
 
-def digits_cfg(work_dir, epochs=1, images=96, **kwargs):
-    """The digits' config, cut down to seconds."""
-    cfg = Config.fromfile(DIGITS_CONFIG)
+def digits_cfg(work_dir, epochs=1, images=96, config=DIGITS_CONFIG, **kwargs):
+    """A config for the digits, cut down to seconds."""
+    cfg = Config.fromfile(config)
     cfg.model.family.base_channels = 8
     cfg.train_cfg.max_epochs = epochs
     cfg.train_dataloader.batch_size = 32

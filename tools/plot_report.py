@@ -11,10 +11,8 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
 
 from dspnet_mm.cli import run  # noqa: E402
-from dspnet_mm.evaluation.report import read_report  # noqa: E402
+from dspnet_mm.evaluation.report import METHODS, read_report  # noqa: E402
 from dspnet_mm.files import whole_file  # noqa: E402
-
-LABELS = dict(dspnet='DSPNet', random='random weights', pixels='raw pixels')
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +36,7 @@ def draw(rows: list) -> plt.Figure:
             points = sorted((row['flops'], 100 * row[key], row['subnet'])
                             for row in rows if row['method'] == method)
             flops, accuracies, names = zip(*points)
-            style = dict(color=f'C{index}', label=LABELS.get(method, method))
+            style = dict(color=f'C{index}', label=METHODS.get(method, method))
             if flops[-1] > 0:
                 panel.plot(flops, accuracies, marker='o', **style)
             else:

@@ -101,7 +101,7 @@ def export_subnets(cfg: Config,
         progress(f'{len(chosen) - calibrated} of them cannot be read and are '
                  'left out')
     shared_meta = dict(
-        method=cfg.model.type.split('.')[-1].lower(),
+        method=model.method,
         input_size=family.input_size,
         image_format=dict(
             mean=list(image_format.mean or []),

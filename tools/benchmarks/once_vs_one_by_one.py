@@ -31,7 +31,7 @@ from trials import METRICS, SECONDS, Data, Job, run_jobs, say, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
-from dspnet_mm.evaluation.report import class_folders
+from dspnet_mm.evaluation.report import METHODS, class_folders
 from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
@@ -46,8 +46,6 @@ ROOT = os.path.dirname(
 NAME = 'tools/benchmarks/once_vs_one_by_one.py'
 DIGITS = 'dspnet_resnet18-small_1xb32-coslr-40e_digits'
 FOLDER = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
-METHODS = dict(
-    dspnet='DSPNet', byol='BYOL, one by one', seed='SEED, one by one')
 BASELINES = ('byol', 'seed')
 # Of the seeds, this one is for the choice of learning rates alone.
 RATE_SEED = 10000
@@ -458,7 +456,7 @@ def main() -> None:
     own.best_rate = sides.best_rate
     # In this order: SEED's teacher is the largest network trained by BYOL.
     methods = [
-        method for method in METHODS
+        method for method in ('dspnet', *BASELINES)
         if method == 'dspnet' or method in args.baselines
     ]
     rates, by_method = {}, {}

@@ -14,6 +14,7 @@ from typing import Dict, Union
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import whole_file
 
 ROOT = os.path.dirname(
@@ -23,12 +24,6 @@ READMES = ('README.md', 'configs/dspnet/README.md',
            'configs/benchmarks/README.md')
 PATTERN = re.compile(
     r'(<!-- table (?P<name>[\w.-]+\.json) -->\n).*?(<!-- end -->)', re.DOTALL)
-METHODS = dict(
-    dspnet='DSPNet',
-    byol='BYOL, one by one',
-    seed='SEED, one by one',
-    random='random weights',
-    pixels='raw pixels')
 
 
 def accuracy(value: Union[float, Dict[str, float]]) -> str:

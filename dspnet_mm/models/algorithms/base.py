@@ -91,6 +91,7 @@ class SupernetAlgorithm(BaseModel):
             to None.
 
     Attributes:
+        method (str): What files and reports call it.
         skipped_in_a_row (int): How many iterations in a row, up to the last
             one, had a step skipped because something was not finite; those
             that only accumulate gradients do not count.
@@ -98,6 +99,7 @@ class SupernetAlgorithm(BaseModel):
     Raises:
         InputError: If the parts do not fit together.
     """
+    method = 'supernet'
 
     def __init__(self,
                  family: Union[dict, ResNetFamily],

@@ -61,6 +61,7 @@ class DSPNet(SupernetAlgorithm):
         InputError: If ``target``, ``distillation`` or ``predictor_warmup``
             is not one of these.
     """
+    method = 'dspnet'
 
     def __init__(self,
                  *args,

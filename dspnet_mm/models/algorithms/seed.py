@@ -30,6 +30,7 @@ class SEED(SupernetAlgorithm):
     Raises:
         InputError: If the checkpoint has not the teacher's weights.
     """
+    method = 'seed'
 
     def __init__(self, *args, teacher: dict, **kwargs) -> None:
         super().__init__(*args, base_momentum=1., **kwargs)

@@ -105,6 +105,7 @@ class SlimCLRMoCoV2(SlimCLR):
             with. Defaults to 65536.
         **kwargs: See :class:`SlimCLR`.
     """
+    method = 'slimclr-mocov2'
 
     def __init__(self, *args, queue_size: int = 65536, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -149,6 +150,7 @@ class SlimCLRMoCoV3(SlimCLR):
         *args: See :class:`SlimCLR`. The head is MMSelfSup's MoCoV3Head.
         **kwargs: See :class:`SlimCLR`.
     """
+    method = 'slimclr-mocov3'
 
     def similarities(
         self, views: Views, targets: List[torch.Tensor]
@@ -176,6 +178,7 @@ class SlimCLRSimCLR(SlimCLR):
         *args: See :class:`SlimCLR`. The head is MMSelfSup's ContrastiveHead.
         **kwargs: See :class:`SlimCLR`.
     """
+    method = 'slimclr-simclr'
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
