@@ -37,7 +37,9 @@ class FeatureQueue(nn.Module):
         Raises:
             InputError: If they are more than the queue holds.
         """
-        features = F.normalize(torch.cat(all_gather(features)), dim=1)
+        # In mixed precision they come in half of it.
+        features = torch.cat(all_gather(features)).to(self.features)
+        features = F.normalize(features, dim=1)
         size = len(self.features)
         if len(features) > size:
             raise InputError(f'queue_size={size} is less than the '

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ROOT, digits_cfg, model_cfg, run_tool, train
 from mmengine.logging import MessageHub
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
 
@@ -274,6 +274,20 @@ def test_the_queue_takes_the_keys_of_each_step():
     with pytest.raises(InputError, match='queue_size=4 is less than the 8'):
         small = build('SlimCLRMoCoV2', queue_size=4)
         small.train_step(batch(), sgd(small))
+
+
+@pytest.mark.parametrize('method', HEADS)
+def test_mixed_precision_gives_about_the_same_loss(method):
+    losses = []
+    for wrapper in (OptimWrapper, AmpOptimWrapper):
+        model = build(method, sampler=dict(type='AllDesiredSampler'))
+        wrapper = wrapper(
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
+        losses.append([
+            model.train_step(batch(), wrapper)['loss'].item() for _ in range(2)
+        ])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
 
 
 def test_simclr_has_no_target_network():
