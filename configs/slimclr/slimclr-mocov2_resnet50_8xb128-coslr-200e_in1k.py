@@ -59,5 +59,7 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs)
-default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
+default_hooks = dict(
+    checkpoint=dict(interval=5, max_keep_ckpts=3),
+    gradients=dict(type='GradientHook', interval=500))
 work_dir = './work_dirs/{{ fileBasenameNoExtension }}'

@@ -14,5 +14,7 @@ model = dict(
 
 train_cfg = dict(max_epochs=40)
 default_hooks = dict(
-    logger=dict(interval=20), checkpoint=dict(interval=10, max_keep_ckpts=1))
+    logger=dict(interval=20),
+    checkpoint=dict(interval=10, max_keep_ckpts=1),
+    gradients=dict(type='GradientHook'))
 work_dir = './work_dirs/{{ fileBasenameNoExtension }}'

@@ -1,10 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from .hooks import (AtomicCheckpointHook, CollapseHook, ImageReportHook,
-                    SubnetEvalHook)
+from .hooks import (AtomicCheckpointHook, CollapseHook, GradientHook,
+                    ImageReportHook, SubnetEvalHook)
 from .loop import ResumableTrainLoop
 from .model_wrapper import SupernetDistributed
 
 __all__ = [
-    'AtomicCheckpointHook', 'CollapseHook', 'ImageReportHook',
+    'AtomicCheckpointHook', 'CollapseHook', 'GradientHook', 'ImageReportHook',
     'ResumableTrainLoop', 'SubnetEvalHook', 'SupernetDistributed'
 ]

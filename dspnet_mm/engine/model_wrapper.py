@@ -2,8 +2,10 @@
 from typing import Dict
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import Runner
 from torch import nn
 
 
@@ -33,3 +35,13 @@ class SupernetDistributed(nn.Module):
     def forward(self, *args, **kwargs):
         """Call the algorithm."""
         return self.module(*args, **kwargs)
+
+
+def algorithm_of(runner: Runner) -> nn.Module:
+    """What a runner trains, without the wrapper of several processes.
+
+    Args:
+        runner (Runner): The runner.
+    """
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model

@@ -10,11 +10,11 @@ from typing import List
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmselfsup.registry import HOOKS
 
 from dspnet_mm.checkpoint import load_checkpoint
+from dspnet_mm.engine.model_wrapper import algorithm_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import whole_file
 
@@ -114,13 +114,10 @@ class AtomicCheckpointHook(CheckpointHook):
                 os.remove(name)
 
     def _in_doubt(self, runner: Runner) -> bool:
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
         ends = self.is_last_train_epoch(runner) or self.is_last_train_iter(
             runner)
         # Other algorithms do not say.
-        return getattr(model, 'skipped_in_a_row', 0) > int(ends)
+        return getattr(algorithm_of(runner), 'skipped_in_a_row', 0) > int(ends)
 
     def _keep(self, runner: Runner, step: int) -> List[str]:
         """Note a step's checkpoint, and name those that it makes outdated."""

@@ -4,10 +4,10 @@ from typing import Dict, Optional, Sequence
 
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmselfsup.registry import HOOKS
 
+from dspnet_mm.engine.model_wrapper import algorithm_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   extract_features, iterate, knn_accuracy,
@@ -68,7 +68,7 @@ class SubnetEvalHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Build the data sets: what is wrong with them shows before work."""
-        model = self._model(runner)
+        model = algorithm_of(runner)
         names = self.subnets or list(model.family.desired)
         self._subnets = {name: model.family[name] for name in names}
         self._format = ImageFormat.from_config(
@@ -89,11 +89,6 @@ class SubnetEvalHook(Hook):
             raise InputError(f'k={self.k} neighbours are not allowed: give 1 '
                              f'to {voting}, the number of images that vote')
 
-    @staticmethod
-    def _model(runner: Runner):
-        model = runner.model
-        return model.module if is_model_wrapper(model) else model
-
     def after_train_epoch(self, runner: Runner) -> None:
         """Evaluate, where it is time."""
         if self.every_n_epochs(runner, self.interval) or \
@@ -105,7 +100,7 @@ class SubnetEvalHook(Hook):
 
     def evaluate(self, runner: Runner) -> Dict[str, float]:
         """The accuracy of each sub-network, by name."""
-        model = self._model(runner)
+        model = algorithm_of(runner)
         device = next(model.parameters()).device
         indices = [
             None if limit is None else pick(dataset, limit, seed=0)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.backbones import build_family
+from dspnet_mm.models.gradient_probe import GradientProbe
 from dspnet_mm.models.loss_weights import Scheme, check_scheme, weights_of
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from dspnet_mm.randomness import seeded
@@ -92,6 +93,8 @@ class SupernetAlgorithm(BaseModel):
 
     Attributes:
         method (str): What files and reports call it.
+        gradient_probe (GradientProbe, optional): Looks at each sub-network's
+            gradient while it is set, see :class:`GradientHook`.
         skipped_in_a_row (int): How many iterations in a row, up to the last
             one, had a step skipped because something was not finite; those
             that only accumulate gradients do not count.
@@ -171,6 +174,7 @@ class SupernetAlgorithm(BaseModel):
         self.to(memory_format=self._memory_format)
         self._iterations_done = 0
         self.skipped_in_a_row = self._skipped_before = 0
+        self.gradient_probe: Optional[GradientProbe] = None
         # Of the iterations whose gradients wait for a step, by sub-network.
         self._pending_losses: Dict[str, torch.Tensor] = {}
         self._seed: Optional[int] = None
@@ -358,7 +362,9 @@ class SupernetAlgorithm(BaseModel):
                 elif self.group_decay:
                     weighted = weighted + self.group_decay * group_penalty(
                         self.parameters())
-                optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
+                probe = self.gradient_probe
+                with probe.watch(label) if probe else nullcontext():
+                    optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
                 passes += 1
                 total = total + weighted.detach()
                 logged.setdefault(f'loss_{label}', []).append(loss.detach())

@@ -1,0 +1,73 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+from typing import List, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmselfsup.registry import HOOKS
+
+from dspnet_mm.engine.model_wrapper import algorithm_of
+from dspnet_mm.errors import InputError
+from dspnet_mm.models.gradient_probe import GradientProbe
+
+
+@HOOKS.register_module()
+class GradientHook(Hook):
+    """Records how the gradients of sub-networks go together.
+
+    SlimCLR (arXiv 2209.15525) finds two ways in which networks that share
+    weights interfere. How each is measured is our choice:
+
+    - imbalance, that few shared parameters get most of the gradient:
+      ``concentration_NAME`` is the part of the summed gradient's squared norm
+      that falls on the parameters of a sub-network, over the part of the
+      supernet's parameters that it has. 1 is even.
+    - divergence, that gradients point elsewhere: ``cosine_NAME_NAME`` is the
+      cosine, in [-1, 1], between two sub-networks' gradients on the
+      parameters that both have.
+
+    They go to the visualizer's backends, as ``gradients/...``. With several
+    processes, the gradients are the first one's.
+
+    Args:
+        interval (int): Every how many iterations, at least 1. Defaults to 50.
+
+    Raises:
+        InputError: If the interval is less than 1.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        if interval < 1:
+            raise InputError(f'interval={interval} is not allowed: give 1 or '
+                             'more')
+        self.interval = interval
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        """Begin to look, in some iterations."""
+        if self.every_n_train_iters(runner, self.interval):
+            model = algorithm_of(runner)
+            parameters: List[torch.Tensor] = [
+                parameter for parameter in model.backbone.parameters()
+                if parameter.requires_grad
+            ]
+            model.gradient_probe = GradientProbe(parameters)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Record what was seen."""
+        model = algorithm_of(runner)
+        if model.gradient_probe is not None:
+            figures = model.gradient_probe.summary()
+            model.gradient_probe = None
+            runner.visualizer.add_scalars(
+                {
+                    f'gradients/{name}': value
+                    for name, value in figures.items()
+                },
+                step=runner.iter + 1)

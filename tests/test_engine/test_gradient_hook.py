@@ -1,0 +1,103 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import digits_cfg, model_cfg, run_tool, train
+from matplotlib import pyplot as plt
+from mmengine.optim import OptimWrapper
+from mmselfsup.registry import MODELS
+from mmselfsup.structures import SelfSupDataSample
+
+from dspnet_mm import InputError
+from dspnet_mm.engine import GradientHook
+from dspnet_mm.models.gradient_probe import GradientProbe
+
+
+def test_the_figures_are_those_of_the_gradients():
+    # The smaller network has the first two of eight parameters.
+    parameters = [torch.nn.Parameter(torch.zeros(2, 4))]
+    large = np.array([1., -2., 3., 1., 1., 1., 2., 1.])
+    small = np.array([4., 1., 0., 0., 0., 0., 0., 0.])
+    probe = GradientProbe(parameters)
+    for label, gradient in (('large', large), ('small', small)):
+        with probe.watch(label):
+            loss = (parameters[0].flatten() *
+                    torch.tensor(gradient, dtype=torch.float32)).sum()
+            loss.backward()
+    total = large + small
+    concentration = (total[:2]**2).sum() / (total**2).sum() / (2 / 8)
+    cosine = (large[:2] * small[:2]).sum() / np.linalg.norm(
+        large[:2]) / np.linalg.norm(small[:2])
+    assert probe.summary() == pytest.approx(
+        dict(
+            concentration_large=1.,
+            concentration_small=concentration,
+            cosine_large_small=cosine))
+
+
+@pytest.mark.parametrize('each', [True, False])
+def test_it_sees_each_subnets_gradient_and_changes_nothing(each):
+    states, figures = [], []
+    for probed in (False, True):
+        torch.manual_seed(0)
+        model = MODELS.build(
+            model_cfg(
+                sampler=dict(type='AllDesiredSampler'), step_each_subnet=each))
+        probe = GradientProbe(list(model.backbone.parameters()))
+        model.gradient_probe = probe if probed else None
+        generator = torch.Generator().manual_seed(1)
+        data = dict(
+            inputs=[
+                torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2)
+            ],
+            data_samples=[SelfSupDataSample() for _ in range(4)])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model.train_step(data, OptimWrapper(optimizer))
+        states.append(model.state_dict())
+        figures = probe.summary() if probed else []
+    for key, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][key]), key
+    names = ('large', 'middle', 'tiny')
+    assert set(figures) == {
+        *(f'concentration_{name}' for name in names), 'cosine_large_middle',
+        'cosine_large_tiny', 'cosine_middle_tiny'
+    }
+    assert figures['concentration_large'] == pytest.approx(1., abs=0.02)
+    assert all(-1 <= value <= 1 for name, value in figures.items()
+               if 'cos' in name)
+
+
+def test_a_run_records_them(tmp_path):
+    # Of six iterations of two epochs, the third and the sixth.
+    cfg = digits_cfg(tmp_path, epochs=2)
+    cfg.custom_hooks = [dict(type='GradientHook', interval=3)]
+    cfg.model.sampler = dict(type='AllDesiredSampler')
+    runner = train(cfg)
+    assert runner.model.gradient_probe is None
+    path, = tmp_path.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    steps = [
+        line['step'] for line in lines if 'gradients/cosine_large_tiny' in line
+    ]
+    assert steps == [3, 6]
+
+    picture = tmp_path / 'gradients.png'
+    done = run_tool('plot_gradients.py', tmp_path, '--out', picture)
+    assert done.returncode == 0, done.stderr
+    height, width, _ = plt.imread(picture).shape
+    assert width > 3 * height
+
+
+def test_a_run_without_them_is_refused(tmp_path):
+    done = run_tool('plot_gradients.py', tmp_path, '--out',
+                    tmp_path / 'gradients.png')
+    assert done.returncode == 2
+    assert "dict(type='GradientHook')" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interval_of_nothing_is_refused():
+    with pytest.raises(InputError, match='interval=0 is not allowed'):
+        GradientHook(interval=0)

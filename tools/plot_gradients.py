@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Draw what GradientHook recorded: imbalance and divergence of gradients."""
+import argparse
+import glob
+import json
+import os
+from typing import Dict, List, Tuple
+
+from matplotlib.figure import Figure
+
+from dspnet_mm.cli import run
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import check_writable, whole_file
+
+PREFIX = 'gradients/'
+PANELS = (('concentration_', 'gradient on a sub-network\'s parameters\n'
+           'over its part of them'), ('cosine_', 'cosine between two '
+                                      'sub-networks\' gradients'))
+Curves = Dict[str, List[Tuple[int, float]]]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        metavar='WORK_DIR',
+        help='of trainings with GradientHook, one for each row')
+    parser.add_argument(
+        '--out', required=True, metavar='PICTURE.png', help='where it goes')
+    return parser.parse_args()
+
+
+def read(work_dir: str) -> Curves:
+    """What was recorded, by iteration, a resumed run's parts together."""
+    curves: Dict[str, Dict[int, float]] = {}
+    for path in sorted(
+            glob.glob(
+                os.path.join(
+                    glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
+        with open(path) as file:
+            for line in file:
+                values = json.loads(line)
+                for key, value in values.items():
+                    if key.startswith(PREFIX):
+                        curve = curves.setdefault(key[len(PREFIX):], {})
+                        curve[values['step']] = value
+    if not curves:
+        raise InputError(f'{work_dir} holds no gradients: train with '
+                         "dict(type='GradientHook') among the hooks")
+    return {name: sorted(curve.items()) for name, curve in curves.items()}
+
+
+def draw(rows: Dict[str, Curves]) -> Figure:
+    """A row for each training, a panel for each kind of figure."""
+    figure = Figure(figsize=(11, 3.2 * len(rows)), layout='constrained')
+    axes = figure.subplots(len(rows), 2, squeeze=False, sharey='col')
+    for line, (title, curves) in zip(axes, rows.items()):
+        for panel, (prefix, label) in zip(line, PANELS):
+            for name, points in curves.items():
+                if name.startswith(prefix):
+                    panel.plot(*zip(*points), label=name[len(prefix):])
+            panel.set_title(title)
+            panel.set_xlabel('iteration')
+            panel.set_ylabel(label)
+            panel.axhline(
+                1 if prefix == PANELS[0][0] else 0, color='grey', linewidth=1)
+            panel.legend(fontsize='small')
+    return figure
+
+
+def main() -> None:
+    args = parse_args()
+    check_writable(args.out)
+    rows = {
+        os.path.basename(os.path.abspath(work_dir)): read(work_dir)
+        for work_dir in args.work_dirs
+    }
+    figure = draw(rows)
+    with whole_file(args.out) as temporary:
+        figure.savefig(temporary, dpi=150)
+    print(f'picture: {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)
