@@ -334,11 +334,11 @@ class Machine:
 
     def start(self, *args, script='tools/environment.sh', **env):
         env = dict(
-            PATH=str(self.bin),
-            HOME=str(self.tree.parent),
-            FAKE_LOG=str(self.log),
-            FAKE_REAL=sys.executable,
-            **env)
+            dict(
+                PATH=str(self.bin),
+                HOME=str(self.tree.parent),
+                FAKE_LOG=str(self.log),
+                FAKE_REAL=sys.executable), **env)
         return subprocess.Popen([str(self.bin / 'bash'), script, *args],
                                 cwd=str(self.tree),
                                 env=env,
@@ -531,6 +531,39 @@ def test_environment_on_another_disk(machine, tmp_path):
     assert machine.run()[3] == ALL + ['check']
     assert (machine.tree / '.venv').is_symlink()
     assert (tmp_path / 'disk' / 'bin' / 'python').exists()
+
+
+def test_environment_of_another_checkout_is_left_alone(machine, tmp_path):
+    machine.run()
+    other = tmp_path / 'other'
+    shutil.copytree(str(machine.tree), str(other), symlinks=True)
+    shutil.rmtree(str(machine.tree / '.venv'))
+    os.symlink(str(other / '.venv'), str(machine.tree / '.venv'))
+    stamp = other / '.venv' / '.stages' / 'venv'
+    stamp.write_text(stamp.read_text().replace(str(machine.tree), str(other)))
+    before = everything_under(str(other))
+    code, _, err, stages = machine.run()
+    assert (code, stages) == (2, [])
+    assert 'made for another directory' in err and 'remove the link' in err
+    assert everything_under(str(other)) == before
+
+
+def test_environment_is_not_built_with_its_own_interpreter(machine):
+    machine.run()
+    venv = machine.tree / '.venv'
+    (venv / '.stages' / 'venv').write_text('/elsewhere 3.11 0')
+    shutil.copy(str(venv / 'bin' / 'python'), str(venv / 'bin' / 'python3.11'))
+    before = everything_under(str(venv))
+    own = str(venv / 'bin')
+    # As after activating it: with no other on PATH, nothing is touched.
+    machine.take('python3.11')
+    code, _, err, stages = machine.run(PATH=f'{own}:{machine.bin}')
+    assert (code, stages) == (2, [])
+    assert 'python3.11 is that of .venv itself' in err
+    assert everything_under(str(venv)) == before
+    machine.give('python3.9', FAKE_PYTHON)
+    code, _, _, stages = machine.run(PATH=f'{own}:{machine.bin}')
+    assert (code, stages) == (0, ALL + ['check'])
 
 
 def test_environment_asked_for_another_python(machine):

@@ -188,6 +188,11 @@ find_interpreter() {
             [[ -n ${PYTHON:-} ]] && found+=("$candidate is not there")
             continue
         fi
+        # What is built anew is emptied first: its own interpreter will go.
+        if [[ ${interpreter%/*} -ef $venv/bin ]]; then
+            found+=("$candidate is that of $name itself")
+            continue
+        fi
         answer=$(probe "$interpreter") || answer=
         { read -r version && read -r lacks; } <<<"$answer" || true
         if [[ -z $answer ]]; then
@@ -283,6 +288,12 @@ plan() {
     rebuild='' venv_version='' missing=("${stages[@]}")
     interpreter='' interpreter_version=''
     [[ -n ${PYTHON:-} ]] && find_interpreter
+    if [[ -L $venv && -e $stamps/venv ]] &&
+        [[ $(<"$stamps/venv") != "$root "* ]]; then
+        # It may be in use over there.
+        refuse "found $name, a link to an environment that was made for" \
+            "another directory; needs one of its own; remove the link"
+    fi
     if [[ -e $venv || -L $venv ]]; then
         answer=$(probe "$python") || answer=
         { read -r venv_version && read -r lacks; } <<<"$answer" || true

@@ -245,7 +245,7 @@ def read_report(path: str) -> dict:
     try:
         with open(path) as file:
             report = json.load(file)
-        if not report['rows']:
+        if not isinstance(report, dict) or not report.get('rows'):
             raise ValueError('it has no rows')
         for row in report['rows']:
             if not needed <= set(row):
@@ -254,7 +254,7 @@ def read_report(path: str) -> dict:
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}): give the '
                          'report.json that evaluate.py wrote')
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f'{path} is no report ({error}): give '
                          'the report.json that evaluate.py wrote')
     return report
