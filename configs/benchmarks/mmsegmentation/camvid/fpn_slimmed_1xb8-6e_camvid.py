@@ -44,6 +44,7 @@ train_dataloader = dict(
         metainfo=metainfo,
         data_root=data_root,
         data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
+        img_suffix='.png',
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations'),
@@ -61,6 +62,7 @@ val_dataloader = dict(
         metainfo=metainfo,
         data_root=data_root,
         data_prefix=dict(img_path='images/test', seg_map_path='labels/test'),
+        img_suffix='.png',
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=scale),
