@@ -3,6 +3,7 @@
 _base_ = [
     '../_base_/models/slimclr_mocov3.py',
     '../_base_/datasets/image-folder_224.py',
+    '../_base_/schedules/warmup-10e_coslr.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -31,22 +32,9 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=max_epochs // 2,
-        convert_to_iter_based=True),
-    dict(
-        type='LinearLR',
-        start_factor=1e-4,
-        by_epoch=True,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=True,
-        begin=10,
-        end=max_epochs,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True), *_base_.param_scheduler
 ]
-train_cfg = dict(type='ResumableTrainLoop', max_epochs=max_epochs)
+train_cfg = dict(max_epochs=max_epochs)
 default_hooks = dict(
     checkpoint=dict(interval=5, max_keep_ckpts=3),
     gradients=dict(type='GradientHook', interval=500))

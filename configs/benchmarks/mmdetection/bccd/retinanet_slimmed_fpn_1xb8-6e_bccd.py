@@ -17,9 +17,6 @@ model = dict(
 # Half of 640x480.
 scale = (320, 240)
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='XMLDataset',
         metainfo=metainfo,
@@ -40,8 +37,6 @@ train_dataloader = dict(
         ]))
 val_dataloader = dict(
     batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='XMLDataset',
         metainfo=metainfo,

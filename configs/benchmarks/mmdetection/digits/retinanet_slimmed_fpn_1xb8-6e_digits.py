@@ -22,9 +22,6 @@ data_root = '{{$DATA_ROOT:data/digit_scenes}}'
 metainfo = dict(
     classes=[str(digit) for digit in range(10)], palette=_base_.digit_palette)
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CocoDataset',
         metainfo=metainfo,
@@ -38,8 +35,6 @@ train_dataloader = dict(
         ]))
 val_dataloader = dict(
     batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CocoDataset',
         metainfo=metainfo,

@@ -1,7 +1,7 @@
 _base_ = [
     'mmseg::_base_/models/fpn_r50.py',
     '../_base_/runtime_by-epoch.py',
-    '../../_base_/adamw_coslr.py',
+    '../../_base_/cpu_1xb8.py',
 ]
 
 # After _base_, so that MMEngine reads this file as a config.
@@ -36,9 +36,6 @@ metainfo = dict(
              [60, 40, 222], [128, 128, 0], [192, 128, 128], [64, 64, 128],
              [64, 0, 128], [64, 64, 0], [0, 128, 192]])
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='BaseSegDataset',
         metainfo=metainfo,
@@ -54,9 +51,6 @@ train_dataloader = dict(
             dict(type='PackSegInputs'),
         ]))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BaseSegDataset',
         metainfo=metainfo,

@@ -1,7 +1,7 @@
 _base_ = [
     'mmseg::_base_/models/fcn_r50-d8.py',
     '../_base_/runtime_by-epoch.py',
-    '../../_base_/adamw_coslr.py',
+    '../../_base_/cpu_1xb8.py',
     '../../_base_/digits.py',
 ]
 
@@ -36,9 +36,6 @@ metainfo = dict(
     classes=['background', *map(str, range(10))],
     palette=[[0, 0, 0], *_base_.digit_palette])
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='BaseSegDataset',
         metainfo=metainfo,
@@ -51,9 +48,6 @@ train_dataloader = dict(
             dict(type='PackSegInputs'),
         ]))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BaseSegDataset',
         metainfo=metainfo,
