@@ -38,8 +38,16 @@ class GradientProbe:
         self._gradients[label] = added
 
     def summary(self) -> Dict[str, float]:
-        """What :class:`GradientHook` records."""
-        gradients = self._gradients
+        """What :class:`GradientHook` records.
+
+        Returns:
+            dict[str, float]: Of the sub-networks that have a gradient; none
+            has one while a predictor learns alone.
+        """
+        gradients = {
+            label: gradient
+            for label, gradient in self._gradients.items() if gradient.any()
+        }
         total = sum(gradients.values())
         figures = {}
         for label, gradient in gradients.items():

@@ -1,5 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import json
+import math
 
 import numpy as np
 import pytest
@@ -96,6 +97,19 @@ def test_a_run_without_them_is_refused(tmp_path):
     assert done.returncode == 2
     assert "dict(type='GradientHook')" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_where_the_predictor_learns_alone_there_is_nothing(tmp_path):
+    cfg = digits_cfg(tmp_path, epochs=2)
+    cfg.custom_hooks = [dict(type='GradientHook', interval=1)]
+    # In the first three of six iterations.
+    cfg.model.predictor_warmup = 0.5
+    train(cfg)
+    path, = tmp_path.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    recorded = [line for line in lines if 'gradients' in str(line)]
+    assert [line['step'] for line in recorded] == [4, 5, 6]
+    assert all(math.isfinite(value) for value in recorded[0].values())
 
 
 def test_an_interval_of_nothing_is_refused():
