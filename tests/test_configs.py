@@ -94,8 +94,12 @@ def test_slimclr_starts_slowly():
     optimizer = torch.optim.SGD([parameter], lr=cfg.optim_wrapper.optimizer.lr)
     schedulers = [
         PARAM_SCHEDULERS.build(
-            dict(each, convert_to_iter_based=False, optimizer=optimizer))
-        for each in cfg.param_scheduler
+            dict(
+                # As the runner does where no end is given.
+                dict(end=cfg.train_cfg.max_epochs, **each)
+                if 'end' not in each else each,
+                convert_to_iter_based=False,
+                optimizer=optimizer)) for each in cfg.param_scheduler
     ]
     rates = []
     for _ in range(cfg.train_cfg.max_epochs):
