@@ -1,9 +1,15 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
 import os
+import sys
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Callable, Iterator
+
+from filelock import FileLock, Timeout
 
 from .errors import InputError
+
+RESULT = 'result.json'
 
 
 @contextmanager
@@ -48,3 +54,50 @@ def check_writable(path: str) -> None:
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise InputError(f'{path} cannot be written: {folder} is no folder '
                          'that can be written to')
+
+
+def kept_result(folder: str, work: Callable[[], dict]) -> dict:
+    """Do long work once, also where several commands want it done.
+
+    Args:
+        folder (str): The work's own folder. Its result is kept there, in
+            ``result.json``.
+        work (Callable): Gives the result, which JSON can hold. It is called
+            where there is none yet, and while no other process is at it:
+            where one is, that one's result is waited for.
+
+    Returns:
+        dict: The result.
+    """
+    path = os.path.join(folder, RESULT)
+    if not os.path.exists(path):
+        with _alone_with(folder):
+            # Another process may have come first.
+            if not os.path.exists(path):
+                result = work()
+                with whole_file(path) as temporary, open(temporary,
+                                                         'w') as file:
+                    json.dump(result, file, indent=2)
+    with open(path) as file:
+        return json.load(file)
+
+
+@contextmanager
+def _alone_with(folder: str) -> Iterator[None]:
+    parent, name = os.path.split(os.path.abspath(folder))
+    os.makedirs(parent, exist_ok=True)
+    # Beside the folder, since work may remove what an interrupted one left
+    # there, and hidden from a shell's patterns.
+    lock = FileLock(os.path.join(parent, f'.{name}.lock'))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(
+            f'{folder}: another process is at work there, waiting for it',
+            file=sys.stderr,
+            flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

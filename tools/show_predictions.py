@@ -25,7 +25,7 @@ from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
 from dspnet_mm.cli import run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import RESULT, check_writable, whole_file
 
 # Toolboxes write and draw lines in sizes that suit images of this longer side.
 _LEGIBLE = 480
@@ -98,7 +98,7 @@ def find(work_dir: str) -> Trained:
         raise InputError(f'{configs[0]} is for {cfg.get("default_scope")}: '
                          f'give one for {" or ".join(_TOOLBOXES)}')
     name = os.path.basename(os.path.abspath(work_dir))
-    result = os.path.join(work_dir, 'result.json')
+    result = os.path.join(work_dir, RESULT)
     if os.path.exists(result):
         # tools/transfer.sh wrote it, and the folder's name is long.
         with open(result) as file:

@@ -23,7 +23,7 @@ import dspnet_mm  # noqa: F401
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError, VerificationError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, kept_result, whole_file
 from dspnet_mm.slimming import find_plain_files, load_plain
 from dspnet_mm.versions import versions
 
@@ -39,7 +39,6 @@ INITS = dict(
     slimmed='slimmed', random='random weights', one_by_one='one by one')
 # The first of these that a validation gives.
 METRICS = ('coco/bbox_mAP', 'pascal_voc/mAP', 'mIoU', 'accuracy/top1')
-RESULT = 'result.json'
 
 
 class Job(NamedTuple):
@@ -159,13 +158,26 @@ def run_job(job: Job, toolbox: str, folder: str) -> dict:
     Returns:
         dict: What ``result.json`` in the folder holds, a row of the report.
     """
-    result_path = os.path.join(folder, RESULT)
-    if os.path.exists(result_path):
-        with open(result_path) as file:
-            return json.load(file)
-    # What was interrupted begins anew: its seconds are to be all of them.
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+
+    def work() -> dict:
+        # What was interrupted begins anew: its seconds are to be all of them.
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        seconds = fine_tune(job, toolbox, folder)
+        metric, value = last_metric(folder)
+        return dict(
+            subnet=job.subnet,
+            init=job.init,
+            seed=job.seed,
+            metric=metric,
+            value=value,
+            seconds=seconds)
+
+    return kept_result(folder, work)
+
+
+def fine_tune(job: Job, toolbox: str, folder: str) -> float:
+    """Train in a process of its own, and give its CPU seconds."""
     log = os.path.join(folder, 'log.txt')
     command = [
         sys.executable, '-m', 'mim', 'train', toolbox, job.config,
@@ -182,17 +194,7 @@ def run_job(job: Job, toolbox: str, folder: str) -> dict:
     if status:
         raise VerificationError(f'{job.name} failed: see {log}; the same '
                                 'command goes on with what is missing')
-    metric, value = last_metric(folder)
-    result = dict(
-        subnet=job.subnet,
-        init=job.init,
-        seed=job.seed,
-        metric=metric,
-        value=value,
-        seconds=usage.ru_utime + usage.ru_stime)
-    with whole_file(result_path) as temporary, open(temporary, 'w') as file:
-        json.dump(result, file, indent=2)
-    return result
+    return usage.ru_utime + usage.ru_stime
 
 
 def last_metric(folder: str) -> Tuple[str, float]:

@@ -2,7 +2,6 @@
 """Trainings whose networks are evaluated, each kept once it is finished."""
 import copy
 import hashlib
-import json
 import multiprocessing
 import os
 import signal
@@ -30,7 +29,7 @@ from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   iterate, knn_accuracy, linear_accuracy, pick,
                                   pick_balanced)
 from dspnet_mm.evaluation.report import labelled_datasets
-from dspnet_mm.files import whole_file
+from dspnet_mm.files import RESULT, kept_result
 from dspnet_mm.models import SupernetAlgorithm
 from dspnet_mm.slimming import recalibrate, slim
 from dspnet_mm.versions import versions
@@ -45,7 +44,6 @@ _K = 20
 _BATCH_SIZE = 1024
 _CALIBRATION_IMAGES = 1024
 _FOLDS = 3
-RESULT = 'result.json'
 # What trainings cost, see clock().
 SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 Labelled = Tuple[torch.Tensor, np.ndarray]
@@ -307,24 +305,19 @@ def run_job(job: Job, folder: str) -> dict:
         ``accuracies`` by network and metric, and ``versions``.
     """
     folder = os.path.join(folder, job.folder)
-    path = os.path.join(folder, RESULT)
-    if os.path.exists(path):
-        with open(path) as file:
-            return json.load(file)
-    model, cost = train(job, folder)
-    image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
-                                           job.input_size)
-    images = _evaluation_images(job.data, image_format)
-    result = dict(
-        cost=cost,
-        accuracies={
+
+    def work() -> dict:
+        model, cost = train(job, folder)
+        image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
+                                               job.input_size)
+        images = _evaluation_images(job.data, image_format)
+        accuracies = {
             name: evaluate(backbone, *images, job.data.seed)
             for name, backbone in networks(model, job.subnet)
-        },
-        versions=versions())
-    with whole_file(path) as temporary, open(temporary, 'w') as file:
-        json.dump(result, file, indent=2)
-    return result
+        }
+        return dict(cost=cost, accuracies=accuracies, versions=versions())
+
+    return kept_result(folder, work)
 
 
 @contextmanager
