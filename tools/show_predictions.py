@@ -6,15 +6,20 @@ import glob
 import json
 import os
 import re
+import sys
 import tempfile
+import textwrap
+import warnings
+from itertools import cycle, islice
 from typing import Iterator, List, NamedTuple
 
 import mmcv
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
 from mmengine.structures import BaseDataElement, PixelData
@@ -29,6 +34,8 @@ from dspnet_mm.files import RESULT, check_writable, whole_file
 
 # Toolboxes write and draw lines in sizes that suit images of this longer side.
 _LEGIBLE = 480
+# Of an image of that longer side. MMDetection's labels have 6 to 13 points.
+_DPI = 144
 _TOOLBOXES = ('mmdet', 'mmseg')
 
 
@@ -43,6 +50,25 @@ class Trained(NamedTuple):
     name: str
     cfg: Config
     checkpoint: str
+
+    @property
+    def folder(self) -> str:
+        """The work directory, as it was given."""
+        return os.path.dirname(self.checkpoint)
+
+
+class Column(NamedTuple):
+    """What stands one below the other.
+
+    Args:
+        title (str): What stands above.
+        images (List[ndarray]): RGB, each of shape (H, W, 3).
+        scores (List[float]): Of a detector's best box on each image, 0 where
+            it has none. Empty for all else.
+    """
+    title: str
+    images: List[np.ndarray]
+    scores: List[float]
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,6 +131,79 @@ def find(work_dir: str) -> Trained:
             row = json.load(file)
         name = f'{row["subnet"]}, {row["init"]}, seed {row["seed"]}'
     return Trained(name, cfg, os.path.join(work_dir, steps[max(steps)]))
+
+
+def told_apart(networks: List[Trained]) -> List[Trained]:
+    """The same networks; where names are equal, folders are added to them."""
+    named = []
+    for network in networks:
+        alike = [
+            os.path.abspath(other.folder) for other in networks
+            if other.name == network.name
+        ]
+        folder = os.path.abspath(network.folder)
+        if alike.count(folder) > 1:
+            raise InputError(f'{network.folder} is given twice: give each '
+                             'work directory once')
+        if len(alike) > 1:
+            # Folders' names may be equal, too: begin where they differ.
+            start = os.path.commonpath([*map(os.path.dirname, alike)])
+            network = network._replace(
+                name=f'{network.name} ({os.path.relpath(folder, start)})')
+        named.append(network)
+    return named
+
+
+def datasets_of(networks: List[Trained]) -> List[BaseDataset]:
+    """What each network is tested on: the same images, read its own way.
+
+    Raises:
+        InputError: If there are two with other images, or other classes.
+    """
+
+    def content(dataset: BaseDataset) -> tuple:
+        return list(dataset.metainfo['classes']), [
+            os.path.realpath(dataset.get_data_info(index)['img_path'])
+            for index in range(len(dataset))
+        ]
+
+    first, *others = networks
+    datasets = [DATASETS.build(first.cfg.test_dataloader.dataset)]
+    for other in others:
+        cfg = other.cfg.test_dataloader.dataset
+        if cfg == first.cfg.test_dataloader.dataset:
+            # Annotations may take a while to read.
+            datasets.append(datasets[0])
+            continue
+        datasets.append(DATASETS.build(cfg))
+        if content(datasets[-1]) != content(datasets[0]):
+            raise InputError(
+                f'{first.folder} and {other.folder} are of different data, '
+                'and all columns must be of the same test images and classes: '
+                'give work directories of one data set')
+    return datasets
+
+
+def metainfo_of(dataset: BaseDataset, cfg: dict) -> dict:
+    """The data's metainfo, with a palette that suits the classes.
+
+    Args:
+        dataset (BaseDataset): The data.
+        cfg (dict): What it was built from.
+    """
+    metainfo = dataset.metainfo
+    given = cfg.get('metainfo') or {}
+    of_others = 'classes' in given and 'palette' not in given
+    if of_others or 'palette' not in metainfo:
+        # Toolboxes take random colours, or those of other classes, which may
+        # be much alike. The first ten of these are the strong ones.
+        colors = (255 *
+                  np.array(colormaps['tab20'].colors)).round().astype(int)
+        colors = [*colors[::2].tolist(), *colors[1::2].tolist()]
+        metainfo['palette'] = islice(cycle(colors), len(metainfo['classes']))
+    # MMDetection takes no lists for colours.
+    metainfo['palette'] = [tuple(color) for color in metainfo['palette']]
+    return metainfo
 
 
 def load(trained: Trained, device: str) -> torch.nn.Module:
@@ -184,8 +283,18 @@ class Drawer:
         """
         factor = max(1, round(_LEGIBLE / max(image.shape[:2])))
         image, sample = enlarged(image, sample, factor)
-        with tempfile.TemporaryDirectory() as folder:
+        # Text and lines are measured in points: so they take up the same part
+        # of every image.
+        dpi = _DPI * max(image.shape[:2]) / _LEGIBLE
+        self._visualizer.dpi = dpi
+        self._visualizer.fig_save.set_dpi(dpi)
+        with tempfile.TemporaryDirectory() as folder, \
+                warnings.catch_warnings():
             path = os.path.join(folder, 'drawn.png')
+            # MMEngine warns of any box, a polygon to it, that ends at an
+            # image's border, where it should end.
+            warnings.filterwarnings(
+                'ignore', r'Warning: The (bbox|polygon) is out of bounds')
             self._visualizer.add_datasample(
                 'drawn',
                 image,
@@ -198,61 +307,86 @@ class Drawer:
 
 
 def columns(networks: List[Trained], number: int, score_thr: float,
-            device: str) -> Iterator[List[np.ndarray]]:
-    """Drawn images: first the truth, then each network's predictions."""
+            device: str) -> Iterator[Column]:
+    """First the truth, then each network's predictions."""
+    datasets = datasets_of(networks)
+    truth = datasets[0]
     cfg = networks[0].cfg
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    drawer = Drawer(cfg, dataset.metainfo, score_thr)
-    number = min(number, len(dataset))
-    chosen = [index * len(dataset) // number for index in range(number)]
+    drawer = Drawer(cfg, metainfo_of(truth, cfg.test_dataloader.dataset),
+                    score_thr)
+    number = min(number, len(truth))
+    chosen = [index * len(truth) // number for index in range(number)]
     images = [
         mmcv.imread(
-            dataset.get_data_info(index)['img_path'], channel_order='rgb')
+            truth.get_data_info(index)['img_path'], channel_order='rgb')
         for index in chosen
     ]
-    yield [
-        drawer(image, dataset[index]['data_samples'], truth=True)
+    yield Column('ground truth', [
+        drawer(image, truth[index]['data_samples'], truth=True)
         for image, index in zip(images, chosen)
-    ]
-    for network in networks:
+    ], [])
+    for network, dataset in zip(networks, datasets):
         print(network.name, flush=True)
         model = load(network, device)
-        drawn = []
+        column = Column(network.name, [], [])
         for image, index in zip(images, chosen):
             with torch.no_grad():
                 sample, = model.test_step(pseudo_collate([dataset[index]]))
-            drawn.append(drawer(image, sample, truth=False))
-        yield drawn
+            column.images.append(drawer(image, sample, truth=False))
+            if 'pred_instances' in sample:
+                scores = sample.pred_instances.scores.tolist()
+                column.scores.append(max(scores, default=0))
+        yield column
 
 
 def main() -> None:
     args = parse_args()
+    if not 0 <= args.score_thr < 1:
+        raise InputError(f'--score-thr {args.score_thr:g} is not allowed: '
+                         'give a number from 0 to below 1')
     check_writable(args.out)
+    # Matplotlib does not write PGF without LaTeX.
+    suffixes = sorted({*Figure().canvas.get_supported_filetypes()} - {'pgf'})
+    if os.path.splitext(args.out)[1][1:].lower() not in suffixes:
+        raise InputError(f'{args.out} cannot be a picture: give a name that '
+                         f'ends with one of .{", .".join(suffixes)}')
     check_device(args.device)
-    networks = [find(work_dir) for work_dir in args.work_dirs]
+    networks = told_apart([find(work_dir) for work_dir in args.work_dirs])
     scopes = {network.cfg.default_scope for network in networks}
     if len(scopes) > 1:
         raise InputError('detectors and segmentors do not go into one '
                          'picture: give work directories of one kind')
     init_default_scope(scopes.pop())
     for network in networks:
-        import_modules_from_strings(**network.cfg.get('custom_imports', {}))
+        import_modules_from_strings(
+            **network.cfg.get('custom_imports', dict(imports=[])))
     drawn = [*columns(networks, args.images, args.score_thr, args.device)]
-    titles = ['ground truth', *(network.name for network in networks)]
-    height, width = drawn[0][0].shape[:2]
+    rows = len(drawn[0].images)
+    height, width = drawn[0].images[0].shape[:2]
     figure = Figure(
-        figsize=(4 * len(drawn), 4 * len(drawn[0]) * height / width + 0.5),
+        figsize=(4 * len(drawn), 4 * rows * height / width + 0.5),
         layout='constrained')
-    axes = figure.subplots(len(drawn[0]), len(drawn), squeeze=False)
+    axes = figure.subplots(rows, len(drawn), squeeze=False)
     for row, line in enumerate(axes):
-        for axis, title, images in zip(line, titles, drawn):
-            axis.imshow(images[row])
+        for axis, column in zip(line, drawn):
+            axis.imshow(column.images[row])
             axis.set_axis_off()
             if row == 0:
-                axis.set_title(title)
+                # What is as wide as a column.
+                axis.set_title(
+                    textwrap.fill(column.title, 40, break_on_hyphens=False))
     with whole_file(args.out) as temporary:
         figure.savefig(temporary, dpi=150)
     print(f'picture: {args.out}')
+    for column in drawn:
+        weak = [score for score in column.scores if score <= args.score_thr]
+        if weak:
+            advice = '; a lower --score-thr shows weaker ones'
+            print(
+                f'{column.title}: no box with a score above '
+                f'{args.score_thr:g} on {len(weak)} of {rows} images'
+                f'{advice if max(weak) > 0 else ""}',
+                file=sys.stderr)
 
 
 if __name__ == '__main__':
