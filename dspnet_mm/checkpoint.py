@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Loading files without running what they hold."""
 import hashlib
+import os
 import pickle
 import zipfile
 from types import SimpleNamespace
@@ -101,8 +102,14 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
             pickle_module=_RESTRICTED_PICKLE,
             weights_only=False)
     except FileNotFoundError:
-        raise InputError(f'{path} does not exist: give the checkpoint that '
-                         'training wrote, e.g. work_dirs/.../epoch_N.pth')
+        folder = os.path.dirname(path) or '.'
+        there = [
+            os.path.join(folder, name) for name in sorted(os.listdir(folder))
+            if name.endswith('.pth')
+        ] if os.path.isdir(folder) else []
+        wanted = ' or '.join(there) or \
+            'one that training wrote, e.g. work_dirs/.../epoch_N.pth'
+        raise InputError(f'{path} does not exist: give {wanted}')
     except _Refused as error:
         raise InputError(
             f'{path} asks for {error}, which is not on the list of what a '

@@ -5,7 +5,6 @@ The environment says which network: ``EXPORT`` is the path of a ``NAME.pth``
 that slim_export.py wrote. With ``INIT=random`` its weights are left out, and
 the toolbox initialises the same network as it does any other.
 """
-import json
 import logging
 import os
 from functools import lru_cache
@@ -18,7 +17,7 @@ from torch import nn
 from .checkpoint import load_checkpoint, load_every_tensor
 from .errors import InputError
 from .evaluation.report import class_folders
-from .slimming.plain_file import load_plain
+from .slimming.plain_file import load_plain, read_index
 
 _INITS = ('slimmed', 'random')
 
@@ -28,7 +27,16 @@ def _path() -> str:
     if not path:
         raise InputError('no exported network is given: set EXPORT to the '
                          'path of a .pth file that tools/slim_export.py wrote')
-    return os.path.abspath(path)
+    if os.path.isfile(path) and path.endswith('.pth'):
+        return os.path.abspath(path)
+    folder = path if os.path.isdir(path) else os.path.dirname(path) or '.'
+    names = [
+        os.path.join(folder, entry['name'] + '.pth')
+        for entry in read_index(folder, missing_ok=True)
+    ]
+    found = 'is no .pth file' if os.path.exists(path) else 'does not exist'
+    wanted = ' or '.join(names) or 'one that tools/slim_export.py wrote'
+    raise InputError(f'EXPORT={path} {found}: give {wanted}')
 
 
 @lru_cache(maxsize=None)
@@ -126,35 +134,6 @@ def labelled_folders(data_root: str) -> Tuple[str, str, int]:
                          'that holds train/CLASS/ and test/CLASS/')
     train, test = class_folders(data_root)
     return train, test, sum(entry.is_dir() for entry in os.scandir(train))
-
-
-def coco_classes(ann_file: str) -> Tuple[str, ...]:
-    """The classes of a user's boxes, in the order of the file.
-
-    Args:
-        ann_file (str): Annotations in COCO's format.
-
-    Returns:
-        tuple[str]: Their names.
-
-    Raises:
-        InputError: If the file cannot be read or names no classes.
-    """
-    if not os.path.isfile(ann_file):
-        raise InputError(f'{ann_file} does not exist: set DATA_ROOT to a '
-                         'folder that holds train/, test/, '
-                         'annotations/train.json and annotations/test.json')
-    try:
-        with open(ann_file) as file:
-            names = tuple(category['name']
-                          for category in json.load(file)['categories'])
-    except (ValueError, TypeError, KeyError):
-        names = ()
-    if not names:
-        raise InputError(f'{ann_file} names no classes: give annotations in '
-                         "COCO's format, with the name of each of its "
-                         'categories')
-    return names
 
 
 @WEIGHT_INITIALIZERS.register_module()

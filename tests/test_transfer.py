@@ -223,11 +223,24 @@ def test_a_config_trains_a_step(path, name, package, exports,
         # Here the classes, too.
         root = str(tmp_path)
         annotations = dict(
+            images=[dict(id=1, file_name='1.png', width=SIZE, height=SIZE)],
+            annotations=[
+                dict(
+                    id=1,
+                    image_id=1,
+                    category_id=3,
+                    bbox=[8, 8, 32, 32],
+                    area=32 * 32,
+                    iscrowd=0)
+            ],
             categories=[dict(id=3, name='a'),
                         dict(id=7, name='b')])
         (tmp_path / 'annotations').mkdir()
-        (tmp_path / 'annotations' / 'train.json').write_text(
-            json.dumps(annotations))
+        for part in ('train', 'test'):
+            (tmp_path / part).mkdir()
+            (tmp_path / part / '1.png').touch()
+            (tmp_path / 'annotations' / f'{part}.json').write_text(
+                json.dumps(annotations))
     monkeypatch.setenv('DATA_ROOT', root)
     cfg = read(path)
     toolbox = cfg.default_scope
@@ -293,19 +306,16 @@ def test_boxes_without_area_are_left_out(exports, tmp_path, monkeypatch):
     assert left_out == 1
 
 
-@pytest.mark.parametrize('content, complaint', [
-    (None, 'does not exist: set DATA_ROOT'),
-    ('{"images": []}', 'names no classes'),
-    ('[]', 'names no classes'),
-    ('no JSON', 'names no classes'),
-    ('{"categories": []}', 'names no classes'),
+@pytest.mark.parametrize('given, complaint', [
+    ('smal.pth', r'smal.pth does not exist: give \S+large.pth or \S+medium'),
+    ('.', r'is no .pth file: give \S+large.pth or \S+medium.pth'),
+    ('large.py', r'large.py is no .pth file: give \S+large.pth'),
+    ('further/large.pth', r'large.pth does not exist: give one that tools/'),
 ])
-def test_annotations_without_classes_are_refused(content, complaint, tmp_path):
-    path = tmp_path / 'train.json'
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=f'train.json {complaint}'):
-        transfer.coco_classes(str(path))
+def test_what_export_can_be_is_said(given, complaint, exports, monkeypatch):
+    monkeypatch.setenv('EXPORT', str(exports / given))
+    with pytest.raises(InputError, match=complaint):
+        transfer.backbone()
 
 
 def test_mmclassification_infers(exports, tmp_path, monkeypatch):

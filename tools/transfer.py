@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -89,7 +90,12 @@ def parse_args() -> argparse.Namespace:
         'from EXPORT, as those in configs/benchmarks do')
     parser.add_argument('exports', help='the folder of exported networks')
     parser.add_argument(
-        'subnets', nargs='*', metavar='DN', help='which (default: all)')
+        'subnets',
+        nargs='*',
+        # Without it, a usage error lists them among what is required.
+        default=[],
+        metavar='DN',
+        help='which (default: all)')
     parser.add_argument(
         '--seeds',
         type=int,
@@ -192,9 +198,22 @@ def fine_tune(job: Job, toolbox: str, folder: str) -> float:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = status
     if status:
-        raise VerificationError(f'{job.name} failed: see {log}; the same '
-                                'command goes on with what is missing')
+        raise VerificationError(f'{job.name} failed: {last_error(log)} (all '
+                                f'of it: {log}); the same command goes on '
+                                'with what is missing')
     return usage.ru_utime + usage.ru_stime
+
+
+def last_error(log: str) -> str:
+    """The line of a training's log that says why it failed."""
+    with open(log, errors='replace') as file:
+        lines = file.read().splitlines()
+    # mim's own complaint, that its process failed, comes after it.
+    found = [
+        line for line in lines if re.match(r'[\w.]*(Error|Exception)\b', line)
+        and 'CalledProcessError' not in line
+    ]
+    return found[-1] if found else 'it does not say why'
 
 
 def last_metric(folder: str) -> Tuple[str, float]:
@@ -269,7 +288,8 @@ def table(summary: List[dict]) -> str:
 
 def prepare_data(task: str, data: str) -> None:
     """See that a task's data are there; scenes of digits are made."""
-    if task.startswith('digits'):
+    # Not in a place of the user's own, which may be mistyped.
+    if task.startswith('digits') and 'DATA_ROOT' not in os.environ:
         if os.path.exists(data):
             return
         subprocess.run([
@@ -282,6 +302,15 @@ def prepare_data(task: str, data: str) -> None:
         raise InputError(f'{data} is not a folder: get the data of {task} as '
                          'configs/benchmarks/README.md says, or give another '
                          'folder by --data')
+
+
+def check_takes_export(job: Job, cfg: Config) -> None:
+    """Refuse a config that trains something else."""
+    backbone = cfg.get('model', {}).get('backbone', {})
+    if (backbone.get('init_cfg') or {}).get('type') != 'SlimmedInit':
+        raise InputError(f'{job.config} does not take its network from '
+                         'EXPORT: give a config like those in '
+                         'configs/benchmarks')
 
 
 def main() -> None:
@@ -302,16 +331,20 @@ def main() -> None:
         for init, files in exports.items()
     ]
     cfgs = [job.read() for job in jobs]
+    check_takes_export(jobs[0], cfgs[0])
     if task in TASKS:
         prepare_data(task, cfgs[0].data_root)
     elif args.data and not os.path.isdir(args.data):
         raise InputError(f'--data {args.data} is not a folder: give the one '
                          'that holds the data')
+    folders = [
+        os.path.join(args.out, task, job.folder(cfg))
+        for job, cfg in zip(jobs, cfgs)
+    ]
     with ThreadPoolExecutor(args.processes) as pool:
         futures = [
-            pool.submit(run_job, job, cfg.default_scope,
-                        os.path.join(args.out, task, job.folder(cfg)))
-            for job, cfg in zip(jobs, cfgs)
+            pool.submit(run_job, job, cfg.default_scope, folder)
+            for job, cfg, folder in zip(jobs, cfgs, folders)
         ]
         try:
             for number, future in enumerate(as_completed(futures), 1):
@@ -339,6 +372,14 @@ def main() -> None:
         json.dump(report, file, indent=2)
         file.write('\n')
     print(table(summary))
+    if cfgs[0].default_scope in ('mmdet', 'mmseg'):
+        first = [
+            folder for job, folder in zip(jobs, folders)
+            if (job.init, job.seed) == ('slimmed', 0)
+        ]
+        picture = f'{os.path.splitext(report_path)[0]}.png'
+        print('see what they predict: python tools/show_predictions.py '
+              f'{shlex.join(first)} --out {shlex.quote(picture)}')
     print(f'report: {report_path}')
 
 

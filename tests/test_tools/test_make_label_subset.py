@@ -45,14 +45,18 @@ def test_a_part_of_each_class_is_drawn_by_the_seed(images, tmp_path):
     assert Counter(info['gt_label'] for info in found) == {0: 20, 1: 10, 2: 1}
 
 
-@pytest.mark.parametrize('args, complaint', [
-    (['{images}', '--percent', 0], '--percent 0 is not allowed'),
-    (['{images}', '--percent', 101], '--percent 101 is not allowed'),
-    (['{images}', '--percent', 1, '--seed', -1], 'at least 0'),
-    (['nowhere', '--percent', 1], 'nowhere is not a folder'),
-    (['{images}/cat', '--percent', 1], r'must lie in .*/CLASS/'),
-    (['{images}', '--percent', 1, '--out', '{images}'], 'is a folder'),
-])
+@pytest.mark.parametrize(
+    'args, complaint',
+    [
+        (['{images}', '--percent', 0], '--percent 0 is not allowed'),
+        (['{images}', '--percent', 101], '--percent 101 is not allowed'),
+        (['{images}', '--percent', 1, '--seed', -1], 'at least 0'),
+        (['nowhere', '--percent', 1], 'nowhere is not a folder'),
+        (['{images}/cat', '--percent', 1], r'must lie in .*/CLASS/'),
+        # Its folders are no classes.
+        (['{images}/..', '--percent', 1], r'train holds no image: give the'),
+        (['{images}', '--percent', 1, '--out', '{images}'], 'is a folder'),
+    ])
 def test_wrong_arguments_are_refused(args, complaint, images, tmp_path):
     path = tmp_path / 'list.txt'
     args = [str(value).format(images=images) for value in args]

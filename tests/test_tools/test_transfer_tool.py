@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from conftest import ROOT, run_tool
+from conftest import DIGITS_CONFIG, ROOT, run_tool
 from matplotlib import pyplot as plt
 
 TOOL = 'transfer.py'
@@ -73,6 +73,8 @@ def test_each_init_is_fine_tuned(task, metric, others, exports, scenes,
     # What it leaves behind can be looked at.
     picture = tmp_path / 'predictions.png'
     folders = sorted(path.parent for path in tmp_path.glob('*/*/log.txt'))
+    slimmed, = (path for path in folders if '-slimmed-' in path.name)
+    assert f'show_predictions.py {slimmed} --out ' in done.stdout
     drawn = run_tool('show_predictions.py', *folders, '--images', 2,
                      '--score-thr', 0, '--out', picture)
     assert drawn.returncode == 0, drawn.stderr
@@ -131,14 +133,21 @@ def test_what_bccd_needs_is_asked_for(stem, complaint, exports,
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('args, complaint', [
-    (['nothing', '{exports}'], 'nothing does not exist.*digits-det'),
-    (['digits-det', 'nowhere'], 'nowhere does not exist'),
-    (['digits-det', '{exports}', 'huge'], 'holds no huge.*small, tiny'),
-    (['digits-det', '{exports}', '--seeds', 0], 'at least 1'),
-    (['{config}', '{exports}', '--data', 'nowhere'], '--data nowhere is not'),
-    (['digits-det', '{exports}', '--one-by-one', '{tmp}'], 'subnets.json'),
-])
+@pytest.mark.parametrize(
+    'args, complaint',
+    [
+        (['nothing', '{exports}'], 'nothing does not exist.*digits-det'),
+        (['digits-det', 'nowhere'], 'nowhere does not exist'),
+        (['digits-det', '{exports}', 'huge'], 'holds no huge.*small, tiny'),
+        (['digits-det', '{exports}', '--seeds', 0], 'at least 1'),
+        (['{config}', '{exports}', '--data', 'nowhere'
+          ], '--data nowhere is not'),
+        (['digits-det', '{exports}', '--one-by-one', '{tmp}'], 'subnets.json'),
+        # No scenes are made in a place that may be mistyped.
+        (['digits-det', '{exports}', '--data', 'nowhere'], 'nowhere is not a'),
+        ([DIGITS_CONFIG, '{exports}'
+          ], 'does not take its network from EXPORT'),
+    ])
 def test_wrong_arguments_are_refused(args, complaint, exports, tmp_path):
     config = os.path.join(ROOT, 'configs', 'benchmarks', 'classification',
                           'cifar10',
@@ -159,5 +168,7 @@ def test_a_failed_training_is_named(exports, tmp_path):
     done = run_tool(TOOL, 'digits-det', exports, 'tiny', '--data',
                     tmp_path / 'data', '--out', tmp_path)
     assert done.returncode == 1
-    assert re.search(r'tiny-\w+-seed0 failed: see .*log.txt', done.stderr)
+    assert re.search(
+        r'tiny-\w+-seed0 failed: FileNotFoundError: .*train.json.*log.txt',
+        done.stderr)
     assert not (tmp_path / 'transfer_digits-det.json').exists()

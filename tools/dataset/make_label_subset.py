@@ -53,6 +53,12 @@ def main() -> None:
     if not os.path.isdir(args.folder):
         raise InputError(f'{args.folder} is not a folder: give the one that '
                          'holds the images, as CLASS/*')
+    for entry in sorted(os.scandir(args.folder), key=lambda each: each.name):
+        # Such as train/ and test/, which are no classes.
+        if entry.is_dir() and not any(inner.is_file()
+                                      for inner in os.scandir(entry.path)):
+            raise InputError(f'{entry.path} holds no image: give the folder '
+                             'that holds the images, as CLASS/*')
     try:
         dataset = CustomDataset(data_prefix=args.folder)
     except RuntimeError as error:
@@ -67,7 +73,7 @@ def main() -> None:
             name = os.path.relpath(path, args.folder)
             file.write(f'{name} {labels[index]}\n')
     print(f'{len(chosen)} of {len(dataset)} images, of '
-          f'{len(set(labels))} classes: {args.out}')
+          f'{len(dataset.CLASSES)} classes: {args.out}')
 
 
 if __name__ == '__main__':

@@ -2,10 +2,11 @@ _base_ = '../_base_/retinanet_slimmed_fpn.py'
 
 # After _base_, so that MMEngine reads this file as a config.
 from dspnet_mm import transfer  # noqa: E402
+from dspnet_mm.datasets.coco_format import coco_classes  # noqa: E402
 
 # Holds train/, test/, annotations/train.json and annotations/test.json.
 data_root = '{{$DATA_ROOT:data/mine}}'
-classes = transfer.coco_classes(f'{data_root}/annotations/train.json')
+classes = coco_classes(data_root)
 metainfo = dict(classes=classes)
 
 model = dict(
