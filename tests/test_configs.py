@@ -18,13 +18,13 @@ from PIL import Image
 from dspnet_mm.models import SupernetAlgorithm
 
 CONFIGS = sorted(
-    path for method in ('dspnet', 'slimclr')
+    path for method in ('dspnet', 'slimclr', 'us3l')
     for path in glob.glob(os.path.join(ROOT, 'configs', method, '*.py')))
 NAMES = [os.path.basename(path) for path in CONFIGS]
 
 
 def test_there_are_configs():
-    assert len(CONFIGS) >= 11
+    assert len(CONFIGS) >= 15
 
 
 @pytest.mark.smoke
@@ -77,6 +77,20 @@ def test_on_small_images_the_supernet_grows():
                                       (0.7, everything, 'largest')):
         assert set(model.sampler(3, 0, progress)) == trained
         assert model.targets.at(progress) == target
+
+
+def test_us3l_gets_smaller_in_four_phases_and_distills():
+    init_default_scope('mmselfsup')
+    cfg = Config.fromfile(
+        DIGITS_CONFIG.replace(f'dspnet{os.sep}dspnet', f'us3l{os.sep}us3l'))
+    model = MODELS.build(cfg.model)
+    for progress, name in ((0.2, 'large'), (0.3, 'medium'), (0.6, 'small'),
+                           (0.8, 'tiny')):
+        drawn = model.sampler(3, 0, progress)
+        assert drawn[0] == model.family.full
+        assert drawn[-1] == model.family[name]
+    assert model.distillation == 'target' and model.group_decay > 0
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0
 
 
 def test_slimclr_starts_slowly():

@@ -14,7 +14,8 @@ from mmselfsup.registry import MODELS
 
 READMES = ('README.md', os.path.join('configs', 'dspnet', 'README.md'),
            os.path.join('configs', 'benchmarks', 'README.md'),
-           os.path.join('configs', 'slimclr', 'README.md'))
+           os.path.join('configs', 'slimclr', 'README.md'),
+           os.path.join('configs', 'us3l', 'README.md'))
 
 
 def read(name):

@@ -1,25 +1,15 @@
-_base_ = './dspnet_resnet18-small_1xb256-coslr-100e_folder.py'
+_base_ = [
+    '../_base_/models/dspnet_resnet18-small.py',
+    '../_base_/datasets/cifar10_32.py',
+    '../_base_/schedules/sgd_coslr.py',
+    '../_base_/default_runtime.py',
+]
 
-# Images of one size: the loader's processes only decode.
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
-]
-train_dataloader = dict(
-    dataset=dict(data_root='data/cifar10/train', pipeline=train_pipeline))
-crop_on_device = dict(
-    type='BatchRandomResizedCrop', size=(32, 32), scale=(0.2, 1.0))
-view = [crop_on_device, *_base_.view]
-model = dict(data_preprocessor=dict(views=[view, view]))
-custom_hooks = [
-    dict(
-        type='SubnetEvalHook',
-        interval=5,
-        max_train=10000,
-        max_test=2000,
-        train_dataset=dict(
-            type='mmcls.CustomDataset', data_prefix='data/cifar10/train'),
-        test_dataset=dict(
-            type='mmcls.CustomDataset', data_prefix='data/cifar10/test'))
-]
+model = dict(
+    data_preprocessor=dict(
+        type='AugmentingDataPreprocessor', views=[_base_.view, _base_.view]))
+
+train_cfg = dict(max_epochs=100)
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(interval=1, max_keep_ckpts=1))
 work_dir = './work_dirs/{{ fileBasenameNoExtension }}'

@@ -1,16 +1,14 @@
 _base_ = [
-    '../_base_/models/slimclr_simclr.py',
+    '../_base_/models/slimclr_simclr_resnet18-small.py',
     '../_base_/datasets/digits.py',
     '../_base_/schedules/sgd_coslr.py',
     '../_base_/default_runtime.py',
 ]
 
-# A narrow ResNet-18, and projections of a size for few images.
 model = dict(
-    family=dict(depth=18, base_channels=16, stem='small', input_size=12),
+    family=dict(input_size=12),
     # Of the training images.
-    data_preprocessor=dict(mean=(78., 78., 78.), std=(96., 96., 96.)),
-    neck=dict(hid_channels=256, out_channels=64))
+    data_preprocessor=dict(mean=(78., 78., 78.), std=(96., 96., 96.)))
 
 train_cfg = dict(max_epochs=40)
 default_hooks = dict(

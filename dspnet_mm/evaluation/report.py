@@ -22,16 +22,19 @@ from .probes import (check_neighbours, extract_features, knn_accuracy,
 Features = Tuple[np.ndarray, np.ndarray]
 BASELINES = ('random', 'pixels')
 # What is evaluated, by what tables and pictures call it.
-METHODS = dict(
-    dspnet='DSPNet',
-    byol='BYOL, one by one',
-    seed='SEED, one by one',
-    random='random weights',
-    pixels='raw pixels')
-METHODS.update({
-    f'slimclr-{framework.lower()}': f'SlimCLR ({framework})'
-    for framework in ('MoCoV2', 'MoCoV3', 'SimCLR')
-})
+METHODS = {
+    'dspnet': 'DSPNet',
+    'slimclr-mocov2': 'SlimCLR (MoCo v2)',
+    'slimclr-mocov3': 'SlimCLR (MoCo v3)',
+    'slimclr-simclr': 'SlimCLR (SimCLR)',
+    'us3l': 'US3L',
+    'byol': 'BYOL, one by one',
+    'mocov2': 'MoCo v2, one by one',
+    'mocov3': 'MoCo v3, one by one',
+    'seed': 'SEED, one by one',
+    'random': 'random weights',
+    'pixels': 'raw pixels'
+}
 # How many training images the batch norms of randomly initialised networks
 # are calibrated on, as those of exported networks are.
 _CALIBRATION_IMAGES = 1024

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_tool
 from mmselfsup.registry import MODELS
+
+METHODS = ('dspnet', 'us3l', 'slimclr-mocov2', 'slimclr-mocov3')
 
 
 @pytest.fixture(scope='module')
@@ -19,14 +21,15 @@ def benchmark():
         yield importlib.import_module
 
 
-def test_every_idea_changes_the_config_and_builds(benchmark, tmp_path):
+@pytest.mark.parametrize('method', METHODS)
+def test_every_idea_changes_the_config_and_builds(benchmark, method, tmp_path):
     ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
     for part in ('train', 'test'):
         (tmp_path / part / 'class').mkdir(parents=True)
     args = SimpleNamespace(data=str(tmp_path), budget='quick', dns=4, out='')
-    shipped = comparison.Sides(args).cfg
-    for name, idea in ablate.IDEAS.items():
-        cfg = comparison.Sides(args, idea.options).cfg
+    shipped = comparison.Sides(args, method).cfg
+    for name, idea in ablate.IDEAS[method].items():
+        cfg = comparison.Sides(args, method, idea.options).cfg
         assert cfg.to_dict() != shipped.to_dict(), name
         MODELS.build(cfg.model)
 
@@ -63,3 +66,11 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
     everything = json.loads((tmp_path / 'ablation_digits.json').read_text())
     assert everything['rows'] == [report['rows'][0] for report in reports]
+
+
+def test_an_idea_of_another_method_is_refused():
+    done = run_tool(
+        os.path.join('benchmarks', 'ablate.py'), '--data', 'digits',
+        '--method', 'us3l', '--ideas', 'grow-30', '--out', 'nowhere')
+    assert done.returncode == 2
+    assert 'grow-30 does not exist for us3l: choose from' in done.stderr

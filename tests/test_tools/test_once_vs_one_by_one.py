@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from statistics import mean, stdev
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -124,7 +125,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     # four and DSPNet's are to be trained, for two seeds.
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', [
-                *argv, '--dns', '8', '--baselines', 'byol']):
+                *argv, '--dns', '8', '--no-seed']):
         module.main()
     assert len([*out.glob('trainings/*/*.pth')]) == 24 + 2 * (1 + 5)
     report_path = out / 'once_vs_one_by_one_digits8.json'
@@ -136,10 +137,52 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     }
 
 
+def test_us3l_is_compared_with_the_byol_of_dspnet(benchmark):
+    module = benchmark('once_vs_one_by_one')
+    args = SimpleNamespace(data='digits', budget='full', dns=4, out='')
+    sides = module.Sides(args, 'us3l')
+    alone = sides.jobs('byol', 0.06, 0)
+    # Nothing of the method's own settings; and not trained twice.
+    assert [job.folder for job in alone] == [
+        job.folder for job in module.Sides(args).jobs('byol', 0.06, 0)
+    ]
+    assert alone[0].cfg.optim_wrapper.optimizer.weight_decay > 0
+    supernet, = sides.jobs('us3l', 0.06, 0)
+    assert supernet.cfg.model.distillation == 'target'
+
+
+@pytest.mark.parametrize('method, algorithm', [
+    ('slimclr-mocov2', 'MoCo'),
+    ('slimclr-mocov3', 'MoCoV3'),
+])
+def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
+                                                    algorithm, tmp_path):
+    module = benchmark('once_vs_one_by_one')
+    args = SimpleNamespace(data='digits', budget='full', dns=4, out='')
+    sides = module.Sides(args, method)
+    jobs = sides.jobs(sides.alone, 0.06, 0)
+    assert [job.subnet for job in jobs] == ['large', 'medium', 'small', 'tiny']
+    assert {job.cfg.model.type for job in jobs} == {algorithm}
+    # The real thing, for some iterations.
+    budget = module.Budget(1, 64, None, 4, (0.03, ), 128)
+    argv = [
+        'tool', '--data', 'digits', '--method', method, '--seeds', '2',
+        '--processes', '2', '--out',
+        str(tmp_path)
+    ]
+    with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
+            mock.patch.object(sys, 'argv', argv):
+        module.main()
+    report = json.loads(
+        (tmp_path / f'once_vs_one_by_one_{method}_digits4.json').read_text())
+    assert [*report['by_seed']] == [method, sides.alone]
+    assert len(report['rows']) == 2 * 4
+    assert report['figures']['cost_ratio'] > 0
+
+
 @pytest.mark.parametrize('args, complaint', [
     (['--data', 'digits', '--seeds', 1], '--seeds 1.*at least 2'),
     (['--data', 'digits', '--budget', 'gpu'], 'gpu.*quick, full'),
-    (['--data', 'digits', '--baselines', 'seed'], 'seed.*give it, too'),
     (['--data', 'nowhere'], '--data nowhere is not a folder'),
 ])
 def test_wrong_arguments_are_refused(args, complaint, tmp_path):

@@ -13,11 +13,12 @@ import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
 
-from once_vs_one_by_one import (Outcome, Sides, data_name, figures_of,
-                                parse_args, percent, run_all)
+from once_vs_one_by_one import (Outcome, Sides, figures_of, parse_args,
+                                percent, report_name, run_all)
 from trials import METRICS, workers
 
 from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.versions import versions
 
@@ -93,7 +94,7 @@ _PER_IMAGE_VIEW = [
         keep_channels=True,
         channel_weights=(0.114, 0.587, 0.2989)),
 ]
-IDEAS = {
+_DSPNET = {
     'no-growth':
     Idea('all sub-networks and the largest target from the start', {
         'model.sampler': dict(_delete_=True, **sandwich()),
@@ -198,6 +199,46 @@ IDEAS = {
             ]
         }),
 }
+_ALL_WIDTHS = {'model.sampler': dict(_delete_=True, type='AllDesiredSampler')}
+_SLIMCLR = {
+    'no-slow-start':
+    Idea('all sub-networks from the start', _ALL_WIDTHS),
+    'no-distillation':
+    Idea('the smaller ones learn nothing from the online supernet',
+         {'model.distillation': False}),
+    'losses-summed':
+    Idea("the supernet's loss counts as much as the others",
+         {'model.loss_weights': 'sum'}),
+    'none-of-three':
+    Idea('neither slow start nor distillation nor weights', {
+        **_ALL_WIDTHS, 'model.distillation': False,
+        'model.loss_weights': 'sum'
+    }),
+    'shared-bn':
+    Idea('batch norm is shared and recalibrated',
+         {'model.switchable_bn': False}),
+}
+_US3L = {
+    'no-phases':
+    Idea('any width from the start',
+         {'model.sampler': dict(_delete_=True, type='SandwichSampler')}),
+    'no-distillation':
+    Idea("the smaller ones learn as the supernet does",
+         {'model.distillation': 'none'}),
+    'weight-decay':
+    Idea('weight decay is the same for all channels', {
+        'model.group_decay': 0.,
+        'optim_wrapper.optimizer.weight_decay': 5e-4
+    }),
+    'step-once':
+    _DSPNET['step-once'],
+}
+IDEAS = {
+    'dspnet': _DSPNET,
+    'us3l': _US3L,
+    'slimclr-mocov2': _SLIMCLR,
+    'slimclr-mocov3': _SLIMCLR
+}
 
 
 def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
@@ -230,16 +271,20 @@ def main() -> None:
         '--ideas',
         nargs='+',
         required=True,
-        choices=IDEAS,
         metavar='NAME',
-        help='; '.join(f'{name}: {idea.text}'
-                       for name, idea in IDEAS.items()).replace('%', '%%'))
+        help='; '.join(f'{name}: {idea.text}' for ideas in IDEAS.values()
+                       for name, idea in ideas.items()).replace('%', '%%'))
     parser.add_argument(
         '--lr', type=float, help='learning rate (default: that of the config)')
     args = parse_args(parser)
-    stem = os.path.join(args.out, f'ablation_{data_name(args.data)}')
+    ideas = IDEAS[args.method]
+    for name in args.ideas:
+        if name not in ideas:
+            raise InputError(f'--ideas {name} does not exist for '
+                             f'{args.method}: choose from {", ".join(ideas)}')
+    stem = os.path.join(args.out, f'ablation_{report_name(args)}')
     check_writable(f'{stem}.json')
-    shipped = Sides(args)
+    shipped = Sides(args, args.method)
     rate = args.lr or shipped.cfg.optim_wrapper.optimizer.lr
     setting = dict(
         learning_rate=rate,
@@ -248,11 +293,12 @@ def main() -> None:
         versions=versions(),
         command=shlex.join(['python', NAME, *sys.argv[1:]]))
     compared = [
-        shipped, *(Sides(args, IDEAS[name].options) for name in args.ideas)
+        shipped,
+        *(Sides(args, args.method, ideas[name].options) for name in args.ideas)
     ]
     with workers(args.processes) as pool:
         outcomes = run_all([
-            sides.jobs('dspnet', rate, seed) for sides in compared
+            sides.jobs(args.method, rate, seed) for sides in compared
             for seed in args.seeds
         ], shipped.folder, pool)
     theirs, *by_idea = [
@@ -261,7 +307,7 @@ def main() -> None:
     ]
     rows: List[dict] = []
     for name, ours in zip(args.ideas, by_idea):
-        report = report_of(IDEAS[name], ours, theirs)
+        report = report_of(ideas[name], ours, theirs)
         write(f'{stem}_{name}.json', dict(report, **setting))
         rows += report['rows']
     write(f'{stem}.json', dict(rows=rows, **setting))

@@ -34,7 +34,7 @@ from mmengine.registry import init_default_scope
 from mmselfsup.models.algorithms import BYOL
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
-from one_by_one import byol_cfg
+from one_by_one import alone_cfg
 from torch import nn
 from views import makers, photographs
 
@@ -286,7 +286,7 @@ def activation(options: Options) -> dict:
 
 def byol(cfg: dict, model: DSPNet) -> BYOL:
     """MMSelfSup's own BYOL, its networks and weights a supernet's."""
-    twin = MODELS.build(byol_cfg(cfg, model.family, model.family.full))
+    twin = MODELS.build(alone_cfg(cfg, model.family, model.family.full))
     # All but the target network's, which it copies in its first step.
     twin.load_state_dict(model.state_dict(), strict=False)
     return twin

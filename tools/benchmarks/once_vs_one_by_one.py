@@ -2,11 +2,11 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Compare networks slimmed from one supernet with each pre-trained alone.
 
-The supernet is trained once, and each desired network by MMSelfSup's own BYOL
-with the same views, batches, epochs, optimizer and evaluation. A third way is
-to distill each smaller network from the largest of those by SEED. The learning
-rate of each is the best of the same list, for the config's own desired
-networks and on a seed that is not reported.
+The supernet is trained once, and each desired network by what the method
+builds on, as MMSelfSup has it, with the same views, batches, epochs, optimizer
+and evaluation. For DSPNet, a third way is to distill each smaller network from
+the largest of those by SEED. The learning rate of each is the best of the same
+list, for DSPNet's own desired networks and on a seed that is not reported.
 """
 import argparse
 import copy
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from one_by_one import byol_cfg
+from one_by_one import alone_cfg
 from trials import METRICS, SECONDS, Data, Job, run_jobs, say, workers
 
 from dspnet_mm.cli import markdown_table, run
@@ -44,9 +44,13 @@ from matplotlib import pyplot as plt  # noqa: E402
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAME = 'tools/benchmarks/once_vs_one_by_one.py'
-DIGITS = 'dspnet_resnet18-small_1xb32-coslr-40e_digits'
-FOLDER = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
-BASELINES = ('byol', 'seed')
+# What each method on a supernet builds on, which trains networks alone.
+BUILT_ON = {
+    'dspnet': 'byol',
+    'us3l': 'byol',
+    'slimclr-mocov2': 'mocov2',
+    'slimclr-mocov3': 'mocov3'
+}
 # Of the seeds, this one is for the choice of learning rates alone.
 RATE_SEED = 10000
 
@@ -101,16 +105,52 @@ def desired(number: int, family: dict) -> List[dict]:
     return chosen
 
 
+def config_of(method: str, kind: str) -> Config:
+    """A method's config.
+
+    Args:
+        method (str): A key of ``BUILT_ON``.
+        kind (str): 'digits' or 'folder'.
+
+    Returns:
+        Config: The config as it is shipped.
+    """
+    setting = dict(
+        digits='1xb32-coslr-40e_digits', folder='1xb256-coslr-100e_cifar10')
+    return Config.fromfile(
+        os.path.join(ROOT, 'configs',
+                     method.split('-')[0],
+                     f'{method}_resnet18-small_{setting[kind]}.py'))
+
+
 def data_name(place: str) -> str:
     """What results call the data: a folder's name but for a last number."""
     return re.sub(r'\W|\d+$', '', os.path.basename(place.rstrip('/')))
 
 
+def report_name(args: argparse.Namespace) -> str:
+    """What reports call a method on some data; DSPNet goes without saying."""
+    data = data_name(args.data)
+    return data if args.method == 'dspnet' else f'{args.method}_{data}'
+
+
 class Sides:
-    """The trainings of both sides of the comparison."""
+    """The trainings of both sides of the comparison.
+
+    Args:
+        args (Namespace): From :func:`parse_args`.
+        method (str): What trains the supernet. Defaults to 'dspnet'.
+        options (dict, optional): Changes to the supernet's config.
+        dns (int, optional): How many desired networks, the same for all
+            methods. Defaults to ``args.dns``.
+
+    Raises:
+        InputError: If the data or their budget do not exist.
+    """
 
     def __init__(self,
                  args: argparse.Namespace,
+                 method: str = 'dspnet',
                  options: Optional[dict] = None,
                  dns: Optional[int] = None) -> None:
         kind = 'digits' if args.data == 'digits' else 'folder'
@@ -123,49 +163,69 @@ class Sides:
         self.budget = budgets[args.budget]
         self.place = args.data
         self.folder = os.path.join(args.out, 'trainings')
-        # Of each method, as soon as it is chosen.
+        self.method = method
+        self.alone = BUILT_ON[method]
+        # Of each way, as soon as it is chosen.
         self.best_rate: Dict[str, float] = {}
-        name = DIGITS if kind == 'digits' else FOLDER
-        self.cfg = Config.fromfile(
-            os.path.join(ROOT, 'configs', 'dspnet', f'{name}.py'))
+        init_default_scope('mmselfsup')
+        dspnet = config_of('dspnet', kind)
+        self._desired = desired(dns or args.dns, dspnet.model.family.to_dict())
+        self.cfg = config_of(method, kind)
         # What is merged is changed on the way.
         self.cfg.merge_from_dict(copy.deepcopy(options or {}))
-        if self.budget.epochs is not None:
-            self.cfg.train_cfg.max_epochs = self.budget.epochs
-        if self.budget.batch_size is not None:
-            self.cfg.train_dataloader.batch_size = self.budget.batch_size
-        family = self.cfg.model.family
-        if self.budget.base_channels is not None:
-            family.base_channels = self.budget.base_channels
-        init_default_scope('mmselfsup')
-        family.desired = desired(dns or args.dns, family.to_dict())
-        self.family: ResNetFamily = build_family(family.to_dict())
+        # BYOL's is DSPNet's, for all that build on it.
+        self._alone_cfg = dspnet if self.alone == 'byol' else Config(
+            self.cfg.to_dict())
+        for cfg in (self.cfg, self._alone_cfg):
+            self._fit(cfg)
+        self.family: ResNetFamily = build_family(
+            self.cfg.model.family.to_dict())
 
-    def jobs(self, method: str, rate: float, seed: int) -> List[Job]:
-        """What a method trains for a seed."""
+    def _fit(self, cfg: Config) -> None:
+        """Make a config one of this comparison."""
+        if self.budget.epochs is not None:
+            cfg.train_cfg.max_epochs = self.budget.epochs
+        if self.budget.batch_size is not None:
+            cfg.train_dataloader.batch_size = self.budget.batch_size
+        if self.budget.base_channels is not None:
+            cfg.model.family.base_channels = self.budget.base_channels
+        cfg.model.family.desired = copy.deepcopy(self._desired)
+
+    def jobs(self, way: str, rate: float, seed: int) -> List[Job]:
+        """What is trained for a seed.
+
+        Args:
+            way (str): The method, what it builds on, or 'seed'.
+            rate (float): The learning rate.
+            seed (int): The seed.
+
+        Returns:
+            list[Job]: One for the method, else one for each network.
+        """
         data = Data(self.place, self.budget.images, seed)
 
-        def job(model: dict, subnet: str = '') -> Job:
-            cfg = Config(self.cfg.to_dict())
+        def job(base: Config, model: dict, subnet: str = '') -> Job:
+            cfg = Config(base.to_dict())
             cfg.model = model
             cfg.optim_wrapper.optimizer.lr = rate
             name = '-'.join(
-                filter(None, (data_name(self.place), method, f'seed{seed}',
-                              f'lr{rate:g}', subnet)))
+                filter(None, (data_name(
+                    self.place), way, f'seed{seed}', f'lr{rate:g}', subnet)))
             return Job(name, cfg, self.family.input_size, data, subnet)
 
-        model = self.cfg.model.to_dict()
-        if method == 'dspnet':
-            return [job(model)]
-        if method == 'byol':
+        if way == self.method:
+            return [job(self.cfg, self.cfg.model.to_dict())]
+        base = self._alone_cfg
+        model = base.model.to_dict()
+        if way == self.alone:
             return [
-                job(byol_cfg(model, self.family, value), subnet)
+                job(base, alone_cfg(model, self.family, value), subnet)
                 for subnet, value in self.family.desired.items()
             ]
         teacher = self.jobs('byol', self.best_rate['byol'], seed)[0]
         smaller = list(self.family.desired)[1:]
         return [
-            job(self._seed_cfg(model, teacher, subnet), subnet)
+            job(base, self._seed_cfg(model, teacher, subnet), subnet)
             for subnet in smaller
         ]
 
@@ -173,7 +233,7 @@ class Sides:
         """The config that distills a sub-network's plain network."""
         copied = ('family', 'data_preprocessor', 'backbone', 'neck')
         byol = teacher.cfg.model.to_dict()
-        epochs = self.cfg.train_cfg.max_epochs
+        epochs = teacher.cfg.train_cfg.max_epochs
         return dict({key: model[key]
                      for key in copied},
                     type='SEED',
@@ -296,7 +356,10 @@ def rows_of(outcomes: Dict[str, List[Outcome]],
 
 def cumulative_costs(
         outcomes: Dict[str, List[Outcome]]) -> Dict[str, List[float]]:
-    """By method, the mean seconds for the first network, two of them, ..."""
+    """By way, the mean seconds for the first network, two of them, ...
+
+    The first way is the one on a supernet.
+    """
     costs = {}
     for method, of_seeds in outcomes.items():
         seconds = [
@@ -304,8 +367,9 @@ def cumulative_costs(
             for training in zip(*(each.costs for each in of_seeds))
         ]
         costs[method] = list(accumulate(seconds))
-    # One training gives them all.
-    costs['dspnet'] *= len(costs['byol'])
+    # One training of the supernet gives them all.
+    method, alone, *_ = costs
+    costs[method] *= len(costs[alone])
     return costs
 
 
@@ -361,16 +425,75 @@ def draw(report: dict) -> plt.Figure:
     return figure
 
 
-def choose_rates(sides: Sides, method: str, pool: ProcessPoolExecutor) -> dict:
+def choose_rate(sides: Sides, way: str, pool: ProcessPoolExecutor) -> dict:
     """The mean accuracy by learning rate, and the best of them."""
     rates = sides.budget.rates
-    outcomes = run_all([sides.jobs(method, rate, RATE_SEED) for rate in rates],
+    outcomes = run_all([sides.jobs(way, rate, RATE_SEED) for rate in rates],
                        sides.folder, pool)
     tried = {
         rate: outcome.mean('knn', 'linear')
         for rate, outcome in zip(rates, outcomes)
     }
     return dict(tried=tried, best=max(tried, key=tried.get))
+
+
+def compare(args: argparse.Namespace, method: str,
+            pool: ProcessPoolExecutor) -> dict:
+    """Train all, and put the report together.
+
+    Args:
+        args (Namespace): The command's.
+        method (str): What trains the supernet.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+
+    Returns:
+        dict: What the command writes as JSON, but for ``command``.
+    """
+    sides, own = (Sides(args, method, dns=dns) for dns in (args.dns, OWN_DNS))
+    own.best_rate = sides.best_rate
+    # In this order: SEED's teacher is the largest network trained by BYOL.
+    ways = [method, sides.alone]
+    if method == 'dspnet' and not args.no_seed:
+        ways.append('seed')
+    rates, by_way = {}, {}
+    for number, way in enumerate(ways, 1):
+        stage = f'stage {number} of {len(ways)}, {METHODS[way]}'
+        say(f'{stage}: the best of the learning rates '
+            f'{", ".join(map(str, sides.budget.rates))}, by seed '
+            f'{RATE_SEED}, which is not reported')
+        rates[way] = choose_rate(own, way, pool)
+        sides.best_rate[way] = rates[way]['best']
+        say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
+            f'learning rate {rates[way]["best"]}')
+        by_way[way] = run_all(
+            [sides.jobs(way, rates[way]['best'], seed) for seed in args.seeds],
+            sides.folder, pool)
+    figures = figures_of(by_way[method], by_way[sides.alone])
+    if 'seed' in by_way:
+        # SEED's cost is its teacher's, too.
+        by_way['seed'] = [
+            seed._replace(costs=[byol.costs[0], *seed.costs])
+            for seed, byol in zip(by_way['seed'], by_way['byol'])
+        ]
+        against_seed = figures_of(by_way[method], by_way['seed'])
+        figures.update({
+            f'seed_{name}': value
+            for name, value in against_seed.items()
+        })
+    return dict(
+        figures=figures,
+        rows=rows_of(by_way, sides.family),
+        seconds=SECONDS,
+        costs=cumulative_costs(by_way),
+        by_seed={
+            way: [each._asdict() for each in of_seeds]
+            for way, of_seeds in by_way.items()
+        },
+        learning_rates=rates,
+        budget=sides.budget._asdict(),
+        seeds=args.seeds,
+        rate_seed=RATE_SEED,
+        versions=versions())
 
 
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -387,6 +510,11 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         required=True,
         help='"digits" (embedded), or a folder that holds train/CLASS/ and '
         'test/CLASS/ (or val/CLASS/) with images')
+    parser.add_argument(
+        '--method',
+        default='dspnet',
+        choices=BUILT_ON,
+        help='what trains the supernet (default: %(default)s)')
     parser.add_argument(
         '--seeds',
         type=int,
@@ -438,69 +566,17 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument(
-        '--baselines',
-        nargs='+',
-        default=BASELINES,
-        choices=BASELINES,
-        help='what to compare with; "byol" has to be among them (default: '
-        f'{" ".join(BASELINES)})')
+        '--no-seed',
+        action='store_true',
+        help='leave SEED out, which DSPNet is compared with as well')
     args = parse_args(parser)
-    if 'byol' not in args.baselines:
-        raise InputError(f'--baselines {" ".join(args.baselines)} is not '
-                         'allowed: gains are over byol, and SEED\'s teacher '
-                         'is of it, so give it, too')
-    stem = os.path.join(
-        args.out, f'once_vs_one_by_one_{data_name(args.data)}{args.dns}')
+    method = args.method
+    stem = os.path.join(args.out,
+                        f'once_vs_one_by_one_{report_name(args)}{args.dns}')
     check_writable(f'{stem}.json')
-    sides, own = Sides(args), Sides(args, dns=OWN_DNS)
-    own.best_rate = sides.best_rate
-    # In this order: SEED's teacher is the largest network trained by BYOL.
-    methods = [
-        method for method in ('dspnet', *BASELINES)
-        if method == 'dspnet' or method in args.baselines
-    ]
-    rates, by_method = {}, {}
     with workers(args.processes) as pool:
-        for number, method in enumerate(methods, 1):
-            stage = f'stage {number} of {len(methods)}, {METHODS[method]}'
-            say(f'{stage}: the best of the learning rates '
-                f'{", ".join(map(str, sides.budget.rates))}, by seed '
-                f'{RATE_SEED}, which is not reported')
-            rates[method] = choose_rates(own, method, pool)
-            sides.best_rate[method] = rates[method]['best']
-            say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
-                f'learning rate {rates[method]["best"]}')
-            by_method[method] = run_all([
-                sides.jobs(method, rates[method]['best'], seed)
-                for seed in args.seeds
-            ], sides.folder, pool)
-    figures = figures_of(by_method['dspnet'], by_method['byol'])
-    if 'seed' in by_method:
-        # SEED's cost is its teacher's, too.
-        by_method['seed'] = [
-            seed._replace(costs=[byol.costs[0], *seed.costs])
-            for seed, byol in zip(by_method['seed'], by_method['byol'])
-        ]
-        against_seed = figures_of(by_method['dspnet'], by_method['seed'])
-        figures.update({
-            f'seed_{name}': value
-            for name, value in against_seed.items()
-        })
-    report = dict(
-        figures=figures,
-        rows=rows_of(by_method, sides.family),
-        seconds=SECONDS,
-        costs=cumulative_costs(by_method),
-        by_seed={
-            method: [each._asdict() for each in of_seeds]
-            for method, of_seeds in by_method.items()
-        },
-        learning_rates=rates,
-        budget=sides.budget._asdict(),
-        seeds=args.seeds,
-        rate_seed=RATE_SEED,
-        versions=versions(),
-        command=shlex.join(['python', NAME, *sys.argv[1:]]))
+        report = compare(args, method, pool)
+    report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
     with whole_file(f'{stem}.json') as path, open(path, 'w') as file:
         json.dump(report, file, indent=2)
         file.write('\n')

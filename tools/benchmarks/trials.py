@@ -231,6 +231,8 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
         dict(type='CostHook'),
         dict(type='ProgressHook', name=job.name)
     ]
+    # It looks at supernets alone, and takes time.
+    cfg.default_hooks.pop('gradients', None)
     cfg.default_hooks.logger.interval = 50
     cfg.default_hooks.checkpoint.update(interval=5, max_keep_ckpts=1)
     cfg.visualizer.vis_backends = []

@@ -1,0 +1,8 @@
+# A narrow ResNet-18 for small images, and projections of a size for few.
+_base_ = './slimclr_mocov2.py'
+
+model = dict(
+    family=dict(depth=18, base_channels=16, stem='small', input_size=32),
+    queue_size=1024,
+    base_momentum=0.99,
+    neck=dict(hid_channels=256, out_channels=64))

@@ -1,0 +1,8 @@
+# A narrow ResNet-18 for small images, and projections of a size for few.
+_base_ = './slimclr_mocov3.py'
+
+model = dict(
+    family=dict(depth=18, base_channels=16, stem='small', input_size=32),
+    neck=dict(hid_channels=256, out_channels=64),
+    head=dict(
+        predictor=dict(in_channels=64, hid_channels=256, out_channels=64)))

@@ -1,0 +1,6 @@
+# A narrow ResNet-18 for small images, and projections of a size for few.
+_base_ = './slimclr_simclr.py'
+
+model = dict(
+    family=dict(depth=18, base_channels=16, stem='small', input_size=32),
+    neck=dict(hid_channels=256, out_channels=64))
