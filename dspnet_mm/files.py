@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import json
 import os
+import shutil
 import sys
 from contextlib import contextmanager
 from typing import Callable, Iterator
@@ -35,6 +36,29 @@ def whole_file(path: str) -> Iterator[str]:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+@contextmanager
+def whole_folder(path: str) -> Iterator[str]:
+    """Write a folder so that it is there either whole or not at all.
+
+    Args:
+        path (str): The folder, which does not exist yet; those on the way to
+            it are made.
+
+    Yields:
+        str: An empty temporary folder to write to. It is renamed when the
+        block ends, and removed when the block fails.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(parent, f'.tmp-{name}')
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_writable(path: str) -> None:

@@ -10,7 +10,6 @@ digits 0 to 9.
 import argparse
 import json
 import os
-import shutil
 
 import cv2
 import numpy as np
@@ -20,7 +19,7 @@ import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import run
 from dspnet_mm.datasets.digit_scenes import SCENE_SIZE, box_of, digit_scenes
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable
+from dspnet_mm.files import check_writable, whole_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -100,15 +99,9 @@ def main() -> None:
         raise InputError(f'{args.out} exists: give the name of a folder to '
                          'make, or remove it')
     check_writable(args.out)
-    # Whole or not at all.
-    temporary = f'{args.out.rstrip("/")}.tmp'
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with whole_folder(args.out) as folder:
         for split in ('train', 'test'):
-            write_split(temporary, split, getattr(args, split))
-        os.rename(temporary, args.out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            write_split(folder, split, getattr(args, split))
     print(f'{args.train} training and {args.test} test scenes: {args.out}')
 
 
