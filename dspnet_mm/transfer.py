@@ -8,16 +8,21 @@ the toolbox initialises the same network as it does any other.
 import logging
 import os
 from functools import lru_cache
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
+import torch
+from mmcls.registry import METRICS, MODELS
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from mmengine.model import BaseModule
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from .checkpoint import load_checkpoint, load_every_tensor
 from .errors import InputError
 from .evaluation.report import class_folders
-from .slimming.plain_file import load_plain, read_index
+from .slimming.plain_file import find_plain_files, load_plain, read_index
 
 _INITS = ('slimmed', 'random')
 
@@ -134,6 +139,85 @@ def labelled_folders(data_root: str) -> Tuple[str, str, int]:
                          'that holds train/CLASS/ and test/CLASS/')
     train, test = class_folders(data_root)
     return train, test, sum(entry.is_dir() for entry in os.scandir(train))
+
+
+def folder_networks() -> Tuple[List[str], List[str], List[int]]:
+    """All networks of the folder that the exported network lies in.
+
+    Returns:
+        tuple[list[str], list[str], list[int]]: Their names, files and
+        channels of the last stage, the largest network first.
+
+    Raises:
+        InputError: If ``EXPORT`` is wrong, or the networks do not expect the
+            same images.
+    """
+    folder = os.path.dirname(_path())
+    paths = find_plain_files([folder])
+    networks = [load_plain(path) for path in paths]
+    if any(network.image_format != networks[0].image_format
+           for network in networks):
+        raise InputError(f'the networks in {folder} do not all expect the '
+                         'same images: give a folder with those of one family')
+    found = [(network.meta['out_channels'][-1], network.meta['name'], path)
+             for network, path in zip(networks, paths)]
+    channels, names, paths = zip(*sorted(found, key=lambda each: -each[0]))
+    return list(names), list(paths), list(channels)
+
+
+@MODELS.register_module()
+class ExportedNetworks(BaseModule):
+    """Exported networks side by side, frozen: what each sees in an image.
+
+    Args:
+        paths (Sequence[str]): Their files, which slim_export.py wrote.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(
+            load_plain(path).backbone for path in paths)
+        self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Batch norm keeps its statistics in training, too."""
+        return super().train(False)
+
+    def forward(self, images: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+        """Run each network.
+
+        Args:
+            images (Tensor): Shape (N, C, H, W).
+
+        Returns:
+            tuple[Tensor]: The last stage's output of each network.
+        """
+        return tuple(network(images)[-1] for network in self.networks)
+
+
+@METRICS.register_module()
+class SubnetAccuracy(BaseMetric):
+    """The accuracy of each network, in percent, of :class:`JointLinearHead`.
+
+    Args:
+        names (Sequence[str]): What they are called.
+    """
+    default_prefix = 'accuracy'
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = list(names)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep which networks are right about each image."""
+        for sample in data_samples:
+            right = sample['predicted'] == sample['gt_label']['label']
+            self.results.append(right.cpu().numpy())
+
+    def compute_metrics(self, results: list) -> Dict[str, float]:
+        """The means over images, by name."""
+        return dict(zip(self.names, 100. * np.mean(results, axis=0)))
 
 
 @WEIGHT_INITIALIZERS.register_module()

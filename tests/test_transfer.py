@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData, PixelData
 
 from dspnet_mm import InputError, transfer
@@ -316,6 +317,40 @@ def test_what_export_can_be_is_said(given, complaint, exports, monkeypatch):
     monkeypatch.setenv('EXPORT', str(exports / given))
     with pytest.raises(InputError, match=complaint):
         transfer.backbone()
+
+
+def test_classifiers_of_all_networks_are_trained_together(
+        exports, tmp_path, monkeypatch):
+    for part in ('train', 'test'):
+        for level, name in enumerate('ab'):
+            folder = tmp_path / 'data' / part / name
+            folder.mkdir(parents=True)
+            for number in range(8):
+                image = np.full((SIZE, SIZE, 3), 150 * level, np.uint8)
+                cv2.imwrite(str(folder / f'{number}.png'), image)
+    monkeypatch.setenv('EXPORT', str(exports / 'medium.pth'))
+    monkeypatch.setenv('DATA_ROOT', str(tmp_path / 'data'))
+    cfg = read('classification/folder/'
+               'switchable_linear-1xb128-coslr-100e_folder.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False, batch_size=8)
+    cfg.train_cfg.update(max_epochs=20, val_interval=20)
+    cfg.work_dir = str(tmp_path / 'out')
+    runner = Runner.from_cfg(cfg)
+    before = {
+        name: tensor.clone()
+        for name, tensor in runner.model.backbone.state_dict().items()
+    }
+    metrics = runner.train() and runner.val()
+    assert [*metrics] == ['accuracy/large', 'accuracy/medium']
+    # Black and grey are told apart from frozen networks.
+    assert min(metrics.values()) == 100
+    after = runner.model.backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    large = load_plain(str(exports / 'large.pth')).backbone.state_dict()
+    assert all(
+        torch.equal(after[f'networks.0.{name}'], tensor)
+        for name, tensor in large.items())
 
 
 def test_mmclassification_infers(exports, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from dspnet_mm.cli import markdown_table, run
-from dspnet_mm.evaluation.report import BASELINES, evaluate
+from dspnet_mm.evaluation.report import BASELINES, PROBES, evaluate
 from dspnet_mm.files import check_writable, whole_file
 from dspnet_mm.versions import versions
 
@@ -37,10 +37,18 @@ def parse_args() -> argparse.Namespace:
         help="evaluate also each network's randomly initialised twin, and "
         'the raw pixels')
     parser.add_argument(
+        '--probe',
+        nargs='+',
+        choices=PROBES,
+        default=[],
+        help='train linear classifiers of all networks jointly, too: one '
+        'layer, sliced for smaller networks, or one for each')
+    parser.add_argument(
         '--seed',
         type=int,
         default=0,
-        help='for the random twins (default: %(default)s)')
+        help='for the random twins and the first weights of --probe '
+        '(default: %(default)s)')
     parser.add_argument(
         '--device',
         default='cpu',
@@ -60,15 +68,21 @@ def main() -> None:
         k=args.knn_k,
         baselines=args.baselines,
         seed=args.seed,
-        device=args.device)
+        device=args.device,
+        probes=args.probe)
+    accuracies = dict(knn='kNN', linear='linear')
+    accuracies.update(
+        {f'linear_{probe}': f'{probe} linear'
+         for probe in args.probe})
     print(
         markdown_table(
             ('method', 'sub-network', 'width', 'depth', 'params', 'FLOPs',
-             'kNN', 'linear'),
-            [(row['method'], row['subnet'], ' '.join(f'{w:g}'
-                                                     for w in row['widths']),
-              ' '.join(map(str, row['depths'])), f'{row["params"]:,}',
-              f'{row["flops"]:,}', f'{row["knn"]:.4f}', f'{row["linear"]:.4f}')
+             *accuracies.values()),
+            [(row['method'], row['subnet'], ' '.join(
+                f'{w:g}'
+                for w in row['widths']), ' '.join(map(str, row['depths'])),
+              f'{row["params"]:,}', f'{row["flops"]:,}',
+              *[f'{row[key]:.4f}' if key in row else '' for key in accuracies])
              for row in rows]))
     if args.out:
         report = dict(

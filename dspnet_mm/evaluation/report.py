@@ -16,11 +16,14 @@ from dspnet_mm.slimming import (build_plain_backbone, find_plain_files,
                                 load_plain, recalibrate)
 from dspnet_mm.slimming.plain_file import PlainNetwork
 from .images import ImageFormat, evaluation_dataset, iterate, pick
-from .probes import (check_neighbours, extract_features, knn_accuracy,
-                     linear_accuracy)
+from .probes import (check_neighbours, extract_features,
+                     joint_linear_accuracies, knn_accuracy, linear_accuracy)
 
 Features = Tuple[np.ndarray, np.ndarray]
 BASELINES = ('random', 'pixels')
+# Linear classifiers of all networks, trained jointly: one layer that is
+# sliced, or one for each.
+PROBES = ('slimmable', 'switchable')
 # What is evaluated, by what tables and pictures call it.
 METHODS = {
     'dspnet': 'DSPNet',
@@ -107,13 +110,16 @@ def class_folders(data: str) -> List[str]:
     return folders
 
 
-def evaluate(places: Sequence[str],
-             data: str,
-             k: int = 20,
-             baselines: Sequence[str] = (),
-             seed: int = 0,
-             device: str = 'cpu',
-             progress: Callable[[str], None] = print) -> List[dict]:
+def evaluate(
+    places: Sequence[str],
+    data: str,
+    k: int = 20,
+    baselines: Sequence[str] = (),
+    seed: int = 0,
+    device: str = 'cpu',
+    progress: Callable[[str], None] = print,
+    probes: Sequence[str] = ()
+) -> List[dict]:
     """Evaluate exported networks on frozen features.
 
     Args:
@@ -124,14 +130,19 @@ def evaluate(places: Sequence[str],
         baselines (Sequence[str]): 'random' evaluates each network's randomly
             initialised twin, too, its batch norm calibrated on training
             images; 'pixels' the images without a network. Defaults to ().
-        seed (int): For the random twins. Defaults to 0.
+        seed (int): For the random twins and the joint probes' first weights.
+            Defaults to 0.
         device (str): Where to compute. Defaults to 'cpu'.
         progress (Callable): Is told what is being done. Defaults to print.
+        probes (Sequence[str]): Of ``PROBES``, which linear classifiers are
+            trained for all exported networks jointly, see
+            :func:`joint_linear_accuracies`. Defaults to ().
 
     Returns:
         list[dict]: A row for each: ``method``, ``subnet``, ``widths``,
         ``depths``, ``params``, ``flops``, and the accuracies ``knn`` and
-        ``linear`` in [0, 1].
+        ``linear`` in [0, 1]; for an exported network also ``linear_NAME`` for
+        each of ``probes``.
 
     Raises:
         InputError: If the input cannot be used.
@@ -148,18 +159,29 @@ def evaluate(places: Sequence[str],
             datasets[size] = labelled_datasets(data, size)
             # Before any image is decoded.
             check_neighbours(k, len(datasets[size][0]))
-    rows = []
+    rows, exported = [], []
     for number, network in enumerate(networks, 1):
         progress(f'[{number}/{len(networks)}] {network.meta["name"]}')
         sets = datasets[network.meta['input_size']]
-        rows.append(
-            _row(network.meta['method'], network.meta,
-                 _network_features(network, sets, device), k))
+        features = _network_features(network, sets, device)
+        row = _row(network.meta['method'], network.meta, features, k)
+        rows.append(row)
+        exported.append((row, features))
         if 'random' in baselines:
             twin = random_twin(network, sets[0], seed, device)
             rows.append(
                 _row('random', network.meta,
                      _network_features(twin, sets, device), k))
+    # The largest comes first.
+    exported.sort(key=lambda each: -each[1][0][0].shape[1])
+    for probe in probes:
+        progress(f'{probe} linear probe')
+        accuracies = joint_linear_accuracies(
+            *zip(*(features for _, features in exported)),
+            switchable=probe == 'switchable',
+            seed=seed)
+        for (row, _), accuracy in zip(exported, accuracies):
+            row[f'linear_{probe}'] = accuracy
     if 'pixels' in baselines:
         progress('raw pixels')
         sets = next(iter(datasets.values()))

@@ -5,7 +5,7 @@ from .backbones import SlimmableResNet, SlimResNet
 from .batch_crop import BatchRandomResizedCrop
 from .data_preprocessor import AugmentingDataPreprocessor
 from .feature_queue import FeatureQueue
-from .heads import SEEDHead
+from .heads import JointLinearHead, SEEDHead
 from .layers import (SlimmableBatchNorm, SlimmableConv2d, SlimmableLayer,
                      SlimmableLinear)
 from .necks import SlimmableNonLinearNeck
@@ -16,8 +16,8 @@ from .slimmable_network import SlimmableNetwork, activate
 __all__ = [
     'AllDesiredSampler', 'AugmentingDataPreprocessor',
     'BatchRandomResizedCrop', 'DSPNet', 'FeatureQueue', 'FixedSampler',
-    'PhasedSampler', 'SEED', 'SEEDHead', 'SandwichSampler', 'SlimCLR',
-    'SlimCLRMoCoV2', 'SlimCLRMoCoV3', 'SlimCLRSimCLR', 'SlimResNet',
+    'JointLinearHead', 'PhasedSampler', 'SEED', 'SEEDHead', 'SandwichSampler',
+    'SlimCLR', 'SlimCLRMoCoV2', 'SlimCLRMoCoV3', 'SlimCLRSimCLR', 'SlimResNet',
     'SlimmableBatchNorm', 'SlimmableConv2d', 'SlimmableLayer',
     'SlimmableLinear', 'SlimmableNetwork', 'SlimmableNonLinearNeck',
     'SlimmableResNet', 'SupernetAlgorithm', 'activate'

@@ -10,7 +10,8 @@ from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   extract_features, finetuned_accuracy,
                                   iterate, knn_accuracy, linear_accuracy, pick,
                                   pick_balanced)
-from dspnet_mm.models import SlimmableResNet
+from dspnet_mm.evaluation.probes import joint_linear_accuracies
+from dspnet_mm.models import JointLinearHead, SlimmableResNet
 from dspnet_mm.slimming import slim
 
 
@@ -122,3 +123,61 @@ def test_fine_tuning_learns_what_a_frozen_network_cannot(family):
     assert finetuned_accuracy(plain, (inputs[:60], chance), test) < 0.75
     for key, value in plain.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize('switchable', [True, False])
+def test_joint_classifiers_learn_from_the_largest(switchable):
+    torch.manual_seed(0)
+    head = JointLinearHead([6, 4, 2], 3, switchable)
+    features = [torch.randn(5, channels) for channels in (6, 4, 2)]
+    labels = torch.tensor([0, 1, 2, 1, 0])
+    layers = [head.layers[index if switchable else 0] for index in range(3)]
+    logits = [
+        each.numpy().astype(float)
+        @ layer.weight.detach().numpy()[:, :each.shape[1]].T +
+        layer.bias.detach().numpy() for each, layer in zip(features, layers)
+    ]
+    softmax = [
+        np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in logits
+    ]
+    expected = [
+        -np.log(softmax[0][range(5), labels]).mean(),
+        *(-(softmax[0] * np.log(each)).sum(1).mean() for each in softmax[1:])
+    ]
+    losses = head.losses(features, labels)
+    assert [float(loss) for loss in losses] == pytest.approx(
+        expected, rel=1e-5)
+    # The largest learns nothing from the others.
+    losses[2].backward()
+    largest = head.layers[0].weight.grad
+    if switchable:
+        assert largest is None
+    else:
+        assert largest[:, :2].abs().min() > 0 and not largest[:, 2:].any()
+
+
+@pytest.mark.parametrize('arguments', [([], 2, True), ([4], 1, True),
+                                       ([2, 4], 3, False)])
+def test_wrong_joint_classifiers_are_refused(arguments):
+    with pytest.raises(InputError, match='in_channels='):
+        JointLinearHead(*arguments)
+
+
+def test_one_matrix_does_not_serve_all_networks():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 400)
+    signal = 2. * labels[:, None] - 1
+    noise = generator.normal(size=(3, 400, 2))
+    # The same input says one thing in one network, the reverse in another.
+    networks = [
+        np.concatenate([signal + noise[0][:, :1], noise[1]], axis=1),
+        -signal + noise[2][:, :1]
+    ]
+    train, test = ([(features[part], labels[part]) for features in networks]
+                   for part in (slice(200), slice(200, None)))
+    own, shared = (
+        joint_linear_accuracies(train, test, switchable, seed=0)
+        for switchable in (True, False))
+    alone = [linear_accuracy(*each) for each in zip(train, test)]
+    assert own == pytest.approx(alone, abs=0.02)
+    assert min(shared) < min(own) - 0.1

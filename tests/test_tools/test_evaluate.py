@@ -70,6 +70,24 @@ def test_evaluation_is_deterministic(exports, report, tmp_path):
     assert rows == [first[1], first[3]]
 
 
+def test_classifiers_are_trained_jointly(exports, report, tmp_path):
+    path = tmp_path / 'report.json'
+    # The largest need not come first.
+    done = run_tool('evaluate.py', exports / 'tiny.pth', exports / 'small.pth',
+                    '--data', 'digits', '--probe', 'slimmable', 'switchable',
+                    '--baselines', 'pixels', '--out', path)
+    assert done.returncode == 0, done.stderr
+    assert 'slimmable linear | switchable linear' in done.stdout
+    tiny, small, pixels = json.loads(path.read_text())['rows']
+    assert (tiny['subnet'], small['subnet']) == ('tiny', 'small')
+    for row in (tiny, small):
+        # Each with a layer of its own is as good as alone, about.
+        assert row['linear_switchable'] == pytest.approx(
+            row['linear'], abs=0.05)
+        assert 0.3 < row['linear_slimmable'] <= 1
+    assert 'linear_switchable' not in pixels
+
+
 @pytest.mark.parametrize('as_identity', [True, False])
 def test_a_random_twin_starts_as_the_supernet(trained, tmp_path, as_identity):
     cfg = load_config(trained.config,

@@ -2,6 +2,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import DIGITS_CONFIG, ROOT, run_tool
@@ -116,6 +118,17 @@ def test_a_config_of_ones_own_is_a_task(imagenet_stem_exports,
     log, = (tmp_path / 'out').glob('own/tiny-slimmed-*/log.txt')
     assert re.search(r'Epoch\(train\) .*\[1\]\[1/1\].*loss_bbox',
                      log.read_text())
+    # As MMDetection's users use it.
+    use = ('from mmdet.apis import DetInferencer; import sys; '
+           'config, weights, image, out = sys.argv[1:]; '
+           "DetInferencer(config, weights, device='cpu')(image, out_dir=out)")
+    image = next((scenes / 'test').iterdir())
+    done = subprocess.run([
+        sys.executable, '-c', use, log.parent / 'own.py',
+        log.parent / 'epoch_1.pth', image, tmp_path / 'found'
+    ])
+    assert done.returncode == 0
+    assert (tmp_path / 'found' / 'vis' / image.name).exists()
 
 
 @pytest.mark.needs('mmdet', 'mmcv.ops')
