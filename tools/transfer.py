@@ -17,6 +17,9 @@ from statistics import mean, stdev
 from typing import Any, Dict, List, NamedTuple, Tuple, Union
 from unittest import mock
 
+# Here, since it makes a folder in HOME when it is first imported, and fails
+# where another process is about to: its processes that train find it.
+import mim  # noqa: F401
 import torch
 from mmengine.config import Config
 

@@ -185,3 +185,14 @@ def test_a_failed_training_is_named(exports, tmp_path):
         r'tiny-\w+-seed0 failed: FileNotFoundError: .*train.json.*log.txt',
         done.stderr)
     assert not (tmp_path / 'transfer_digits-det.json').exists()
+
+
+def test_mims_folder_is_there_before_several_processes_make_it(tmp_path):
+    done = subprocess.run([
+        sys.executable,
+        os.path.join(ROOT, 'tools', TOOL), 'nothing',
+        str(tmp_path)
+    ],
+                          env=dict(os.environ, HOME=str(tmp_path)))
+    assert done.returncode == 2
+    assert (tmp_path / '.cache' / 'mim').is_dir()
