@@ -283,6 +283,10 @@ class Drawer:
         """
         factor = max(1, round(_LEGIBLE / max(image.shape[:2])))
         image, sample = enlarged(image, sample, factor)
+        if 'pred_instances' in sample:
+            # What is drawn last covers the others: the best.
+            found = sample.pred_instances
+            sample.pred_instances = found[found.scores.argsort()]
         # Text and lines are measured in points: so they take up the same part
         # of every image.
         dpi = _DPI * max(image.shape[:2]) / _LEGIBLE

@@ -230,6 +230,27 @@ def test_there_is_a_colour_for_any_class(tool, tmp_path):
 
 
 @detects
+@pytest.mark.parametrize('scores', [(0.9, 0.4), (0.4, 0.9)])
+def test_the_best_box_is_seen(tool, scores):
+    from mmdet.structures import DetDataSample
+    init_default_scope('mmdet')
+    cfg = Config(dict(default_scope='mmdet', visualizer=VISUALIZER))
+    drawer = tool.Drawer(cfg, dict(classes=['a', 'b'], palette=[BLUE, ORANGE]),
+                         0.3)
+    sample = DetDataSample(
+        pred_instances=InstanceData(
+            bboxes=torch.tensor(2 * [[100., 80., 400., 300.]]),
+            labels=torch.tensor([0, 1]),
+            scores=torch.tensor(scores)))
+    image = drawer(np.full((360, 480, 3), 255, np.uint8), sample, truth=False)
+    best, other = (BLUE, ORANGE)[::1 if scores[0] > scores[1] else -1]
+    # The left edge, below the label.
+    edge = image[200, 95:106].astype(int)
+    line = edge[edge.sum(-1).argmin()]
+    assert abs(line - best).sum() < abs(line - other).sum()
+
+
+@detects
 def test_labels_are_legible_on_images_of_any_size(tool):
     from mmdet.structures import DetDataSample
     init_default_scope('mmdet')
