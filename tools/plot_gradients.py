@@ -15,8 +15,7 @@ from dspnet_mm.files import check_writable, whole_file
 
 PREFIX = 'gradients/'
 PANELS = (('concentration_', 'gradient on a sub-network\'s parameters\n'
-           'over its part of them'), ('cosine_', 'cosine between two '
-                                      'sub-networks\' gradients'))
+           'over its part of them'), ('cosine_', 'cosine of two gradients'))
 Curves = Dict[str, List[Tuple[int, float]]]
 
 
