@@ -38,6 +38,18 @@ def whole_file(path: str) -> Iterator[str]:
             os.remove(temporary)
 
 
+def write_json(path: str, content: dict) -> None:
+    """Write a JSON file, either whole or not at all.
+
+    Args:
+        path (str): The file; its folder is made where it does not exist.
+        content (dict): What it is to hold.
+    """
+    with whole_file(path) as temporary, open(temporary, 'w') as file:
+        json.dump(content, file, indent=2)
+        file.write('\n')
+
+
 @contextmanager
 def whole_folder(path: str) -> Iterator[str]:
     """Write a folder so that it is there either whole or not at all.
@@ -99,9 +111,7 @@ def kept_result(folder: str, work: Callable[[], dict]) -> dict:
             # Another process may have come first.
             if not os.path.exists(path):
                 result = work()
-                with whole_file(path) as temporary, open(temporary,
-                                                         'w') as file:
-                    json.dump(result, file, indent=2)
+                write_json(path, result)
     with open(path) as file:
         return json.load(file)
 

@@ -2,13 +2,12 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Evaluate exported networks: kNN and linear probe on frozen features."""
 import argparse
-import json
 import shlex
 import sys
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.evaluation.report import BASELINES, PROBES, evaluate
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
 
 
@@ -90,9 +89,7 @@ def main() -> None:
             seeds=[args.seed],
             versions=versions(),
             command=shlex.join(['python', *sys.argv]))
-        with whole_file(args.out) as temporary, open(temporary, 'w') as file:
-            json.dump(report, file, indent=2)
-            file.write('\n')
+        write_json(args.out, report)
         print(f'report: {args.out}')
 
 

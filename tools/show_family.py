@@ -2,14 +2,13 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Show the desired networks of a config, what they cost, and the space."""
 import argparse
-import json
 import shlex
 import sys
 
 from mmengine.config import DictAction
 
 from dspnet_mm.cli import markdown_table, run
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.slimming import build_family_of, load_config, plain_backbone_cfg
 from dspnet_mm.versions import versions
 
@@ -55,16 +54,13 @@ def main() -> None:
           f'{family.input_size}x{family.input_size} pixels.')
     print(f'The space: {family.describe_space()}.')
     if args.out:
-        with whole_file(args.out) as temporary, open(temporary, 'w') as file:
-            json.dump(
-                dict(
-                    rows=rows,
-                    input_size=family.input_size,
-                    versions=versions(),
-                    command=shlex.join(['python', *sys.argv])),
-                file,
-                indent=2)
-            file.write('\n')
+        write_json(
+            args.out,
+            dict(
+                rows=rows,
+                input_size=family.input_size,
+                versions=versions(),
+                command=shlex.join(['python', *sys.argv])))
 
 
 if __name__ == '__main__':

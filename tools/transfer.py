@@ -27,7 +27,7 @@ import dspnet_mm  # noqa: F401
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError, VerificationError
-from dspnet_mm.files import check_writable, kept_result, whole_file
+from dspnet_mm.files import check_writable, kept_result, write_json
 from dspnet_mm.slimming import find_plain_files, load_plain
 from dspnet_mm.versions import versions
 
@@ -371,9 +371,7 @@ def main() -> None:
         summary=summary,
         versions=versions(),
         command=shlex.join(['python', 'tools/transfer.py', *sys.argv[1:]]))
-    with whole_file(report_path) as path, open(path, 'w') as file:
-        json.dump(report, file, indent=2)
-        file.write('\n')
+    write_json(report_path, report)
     print(table(summary))
     if cfgs[0].default_scope in ('mmdet', 'mmseg'):
         first = [

@@ -7,7 +7,6 @@ config as it is, on the same seeds and learning rate, and has a JSON of its
 own.
 """
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -19,7 +18,7 @@ from trials import METRICS, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
 
 NAME = 'tools/benchmarks/ablate.py'
@@ -259,12 +258,6 @@ def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
             shipped=[each._asdict() for each in theirs]))
 
 
-def write(path: str, report: dict) -> None:
-    with whole_file(path) as temporary, open(temporary, 'w') as file:
-        json.dump(report, file, indent=2)
-        file.write('\n')
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument(
@@ -308,9 +301,9 @@ def main() -> None:
     rows: List[dict] = []
     for name, ours in zip(args.ideas, by_idea):
         report = report_of(ideas[name], ours, theirs)
-        write(f'{stem}_{name}.json', dict(report, **setting))
+        write_json(f'{stem}_{name}.json', dict(report, **setting))
         rows += report['rows']
-    write(f'{stem}.json', dict(rows=rows, **setting))
+    write_json(f'{stem}.json', dict(rows=rows, **setting))
     print(
         markdown_table(
             ('idea', *METRICS.values(), 'cost'),

@@ -41,7 +41,7 @@ from views import makers, photographs
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.models import DSPNet, activate
 from dspnet_mm.slimming import slim
 from dspnet_mm.versions import versions
@@ -533,9 +533,7 @@ def main() -> None:
         measurements=measurements,
         **setting,
         command=command)
-    with whole_file(args.out) as temporary, open(temporary, 'w') as file:
-        json.dump(report, file, indent=2)
-        file.write('\n')
+    write_json(args.out, report)
     print(
         markdown_table(
             ('figure', 'value', 'bound', 'met?', 'what it is'),

@@ -8,7 +8,6 @@ checkpoint has to equal, bit by bit, that of a training that nobody killed.
 """
 import argparse
 import glob
-import json
 import os
 import random
 import signal
@@ -25,7 +24,7 @@ from mmengine.runner import Runner
 from dspnet_mm.checkpoint import load_checkpoint
 from dspnet_mm.cli import run
 from dspnet_mm.errors import InputError, VerificationError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
 
 ROOT = os.path.dirname(
@@ -221,9 +220,7 @@ def main() -> None:
         seed=args.seed,
         iterations=expected['meta']['iter'],
         versions=versions())
-    with whole_file(args.out) as path, open(path, 'w') as file:
-        json.dump(result, file, indent=2)
-        file.write('\n')
+    write_json(args.out, result)
     print(
         f'{len(went_on_from)} kills survived, {while_writing} of them while a '
         'checkpoint was being written')

@@ -10,7 +10,6 @@ list, for DSPNet's own desired networks and on a seed that is not reported.
 """
 import argparse
 import copy
-import json
 import math
 import os
 import re
@@ -32,7 +31,7 @@ from trials import METRICS, SECONDS, Data, Job, run_jobs, say, workers
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, class_folders
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
 from dspnet_mm.versions import versions
@@ -577,9 +576,7 @@ def main() -> None:
     with workers(args.processes) as pool:
         report = compare(args, method, pool)
     report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
-    with whole_file(f'{stem}.json') as path, open(path, 'w') as file:
-        json.dump(report, file, indent=2)
-        file.write('\n')
+    write_json(f'{stem}.json', report)
     text = table(report)
     with whole_file(f'{stem}.md') as path, open(path, 'w') as file:
         file.write(f'{text}\n')

@@ -8,7 +8,6 @@ and in bfloat16 with PyTorch's channels-last memory format.
 """
 import argparse
 import itertools
-import json
 import os
 import shlex
 import subprocess
@@ -30,7 +29,7 @@ from torch import nn
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
 
 
@@ -204,9 +203,7 @@ def main() -> None:
         versions=versions(),
         command=shlex.join(
             ['python', 'tools/benchmarks/throughput.py', *sys.argv[1:]]))
-    with whole_file(args.out) as path, open(path, 'w') as file:
-        json.dump(report, file, indent=2)
-        file.write('\n')
+    write_json(args.out, report)
     keys = [key for key in rows[0] if rows[0][key] is not None]
     print(
         markdown_table(keys, [[

@@ -14,12 +14,12 @@ from dspnet_mm.errors import InputError
 class JointLinearHead(BaseModule):
     """Linear classifiers of several networks' features, trained together.
 
-    From SlimCLR (arXiv 2209.15525): the largest network's
-    classifier learns from the labels, the others learn to predict what it
-    predicts (in-place distillation, of arXiv 1903.05134). Either each
-    network has a linear layer of its own, or all share the largest's, of
-    which smaller networks use the first inputs. One matrix is hardly the best
-    for all of them, so that sharing costs accuracy.
+    From SlimCLR (arXiv 2209.15525): the largest network's classifier learns
+    from the labels, the others learn to predict what it predicts (in-place
+    distillation, of arXiv 1903.05134). Either each network has a linear layer
+    of its own, or all share the largest's, of which smaller networks use the
+    first inputs. One matrix is hardly the best for all of them, so that
+    sharing costs accuracy.
 
     Args:
         in_channels (Sequence[int]): Channels of each network's features, the
