@@ -30,11 +30,9 @@ def alone_cfg(cfg: dict, family: ResNetFamily, subnet: Subnet) -> dict:
         head['predictor'] = _plain(head['predictor'],
                                    head['predictor']['in_channels'])
     if algorithm == 'MoCo':
-        sizes = {key: neck[key] for key in ('hid_channels', 'out_channels')}
-        neck = dict(type='MoCoV2Neck', in_channels=features, **sizes)
         settings = dict(
             queue_len=cfg['queue_size'],
-            feat_dim=sizes['out_channels'],
+            feat_dim=neck['out_channels'],
             momentum=cfg['base_momentum'])
     return dict(
         type=algorithm,
@@ -50,8 +48,11 @@ def alone_cfg(cfg: dict, family: ResNetFamily, subnet: Subnet) -> dict:
 
 
 def _plain(neck: dict, in_channels: int) -> dict:
-    """The config of MMSelfSup's neck for that of a slimmable one."""
-    left_out = ('slim_input', 'slim_hidden')
+    """The config of MMSelfSup's neck for that of a slimmable one.
+
+    Its hidden layers always have batch norm.
+    """
+    left_out = ('slim_input', 'slim_hidden', 'with_hidden_bn')
     return dict({key: neck[key]
                  for key in neck if key not in left_out},
                 type='NonLinearNeck',

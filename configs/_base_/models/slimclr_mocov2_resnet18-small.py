@@ -5,4 +5,12 @@ model = dict(
     family=dict(depth=18, base_channels=16, stem='small', input_size=32),
     queue_size=1024,
     base_momentum=0.99,
-    neck=dict(hid_channels=256, out_channels=64))
+    # Batch norms as SimCLR's projector has them: without, the projections of
+    # all images fall together in the first epochs, and learn little.
+    neck=dict(
+        hid_channels=256,
+        out_channels=64,
+        with_bias=False,
+        with_last_bias=False,
+        with_hidden_bn=True,
+        with_last_bn=True))
