@@ -9,10 +9,11 @@ compat.apply()
 
 from . import datasets, engine, models  # noqa: E402
 from .errors import InputError  # noqa: E402
+from .grouped_family import GroupedResNetFamily  # noqa: E402
 from .subnet import ResNetFamily, Subnet  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [
-    'InputError', 'ResNetFamily', 'Subnet', '__version__', 'compat',
-    'datasets', 'engine', 'models'
+    'GroupedResNetFamily', 'InputError', 'ResNetFamily', 'Subnet',
+    '__version__', 'compat', 'datasets', 'engine', 'models'
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from mmcls.models.backbones.resnet import Bottleneck, ResNet, get_expansion
 from mmselfsup.registry import TASK_UTILS
 
+from dspnet_mm.channels import ActiveChannels
 from dspnet_mm.errors import InputError
 
 Widths = Union[float, Sequence[float]]
@@ -33,17 +34,22 @@ class Subnet:
         widths (tuple[float]): Width of each stage as a fraction of the
             supernet's channels, in (0, 1].
         depths (tuple[int]): Blocks of each stage, at least 1.
+        groups (tuple[int]): Which group of each stage's channels it has
+            besides those that all share, from 0, see
+            :class:`GroupedResNetFamily`. Defaults to (), where channels are
+            the first ones.
 
     Raises:
-        InputError: If a width or depth is out of its range, or the numbers
-            of stages differ.
+        InputError: If a width, depth or group is out of its range, or the
+            numbers of stages differ.
     """
     widths: Tuple[float, ...]
     depths: Tuple[int, ...]
+    groups: Tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'widths', tuple(self.widths))
-        object.__setattr__(self, 'depths', tuple(self.depths))
+        for name in ('widths', 'depths', 'groups'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for width in self.widths:
             if not _is_number(width) or not 0 < width <= 1:
                 raise InputError(f'width {width!r} is not allowed: each '
@@ -54,6 +60,16 @@ class Subnet:
                 raise InputError(f'depth {depth!r} is not allowed: each '
                                  "stage's depth is a whole number of "
                                  'blocks, at least 1')
+        for group in self.groups:
+            if not _is_integer(group) or group < 0:
+                raise InputError(f'group {group!r} is not allowed: each '
+                                 "stage's group is a whole number, at least "
+                                 '0')
+        if self.groups and len(self.groups) != len(self.depths):
+            raise InputError(
+                f'{len(self.groups)} groups and {len(self.depths)} depths '
+                'were given: a sub-network has one group for each stage, or '
+                'none at all')
         if not self.widths or len(self.widths) != len(self.depths):
             raise InputError(
                 f'{len(self.widths)} widths and {len(self.depths)} depths '
@@ -65,7 +81,10 @@ class Subnet:
         widths = [f'{width:.6g}' for width in self.widths]
         if len(set(widths)) == 1:
             widths = widths[:1]
-        return f"w{'-'.join(widths)}_d{'-'.join(map(str, self.depths))}"
+        text = f"w{'-'.join(widths)}_d{'-'.join(map(str, self.depths))}"
+        if self.groups:
+            text += f"_g{'-'.join(map(str, self.groups))}"
+        return text
 
 
 def _is_number(value) -> bool:
@@ -125,6 +144,9 @@ class ResNetFamily:
         InputError: If a value is not allowed.
     """
 
+    # What says, besides its name, which sub-network is desired.
+    _DESIRED_KEYS = ('widths', 'depths')
+
     def __init__(self,
                  depth: int,
                  desired: Sequence[dict],
@@ -161,16 +183,20 @@ class ResNetFamily:
         self._min_depths = (1, ) * self.num_stages
         self.full = self.subnet()
         self.desired = self._named(desired)
+        self.smallest = self._smallest(min_widths, min_depths)
+        self._min_channels = self.channels(self.smallest)
+        self._min_depths = self.smallest.depths
+        for name, member in self.desired.items():
+            self._check_member(member, f'desired network {name!r}')
+
+    def _smallest(self, min_widths: Optional[Widths],
+                  min_depths: Optional[Depths]) -> Subnet:
         members = list(self.desired.values())
         if min_widths is None:
             min_widths = [min(w) for w in zip(*(m.widths for m in members))]
         if min_depths is None:
             min_depths = [min(d) for d in zip(*(m.depths for m in members))]
-        self.smallest = self.subnet(min_widths, min_depths)
-        self._min_channels = self.channels(self.smallest)
-        self._min_depths = self.smallest.depths
-        for name, member in self.desired.items():
-            self._check_member(member, f'desired network {name!r}')
+        return self.subnet(min_widths, min_depths)
 
     def _named(self, desired: Sequence[dict]) -> Dict[str, Subnet]:
         if not desired:
@@ -181,11 +207,11 @@ class ResNetFamily:
         for entry in desired:
             entry = dict(entry)
             name = entry.pop('name', None)
-            unknown = sorted(set(entry) - {'widths', 'depths'})
+            unknown = sorted(set(entry) - {*self._DESIRED_KEYS})
             if unknown:
                 raise InputError(f'desired network {name!r} has the unknown '
-                                 f'keys {unknown}: allowed are name, widths '
-                                 'and depths')
+                                 f'keys {unknown}: allowed are name, '
+                                 f'{" and ".join(self._DESIRED_KEYS)}')
             if not isinstance(name, str) or not _NAME_PATTERN.fullmatch(name):
                 raise InputError(f'desired network name {name!r} is not '
                                  'allowed: use letters, digits, ".", "_" '
@@ -329,6 +355,10 @@ class ResNetFamily:
         """Channels inside the blocks of each stage."""
         return tuple(c * 2**stage
                      for stage, c in enumerate(self.channels(subnet)))
+
+    def active_channels(self, subnet: Subnet) -> Tuple[ActiveChannels, ...]:
+        """Which channels inside the supernet's blocks it uses, by stage."""
+        return self.inner_channels(subnet)
 
     def out_channels(self, subnet: Subnet) -> Tuple[int, ...]:
         """Channels that each stage puts out, for a neck."""

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
 from dspnet_mm import Subnet
+from dspnet_mm.channels import Channels
 from dspnet_mm.models import (SlimmableBatchNorm, SlimmableConv2d,
                               SlimmableLinear)
 
@@ -47,6 +48,25 @@ def test_a_linear_layer_computes_with_its_slice_and_trains_nothing_else():
     assert layer.weight.grad[:, 4:].abs().max() == 0
 
 
+def indices(channels):
+    return [0, 1, 4] if isinstance(channels, Channels) else [*range(channels)]
+
+
+def train_both(layer, twin, channels):
+    """Add up the gradients of some channels, and of ordinary slices."""
+    for active_in, active_out in channels:
+        layer.set_active(active_in, active_out)
+        into, out = map(indices, (active_in, active_out))
+        inputs = torch.rand(3, len(into), 5, 5, dtype=layer.weight.dtype)
+        for view in inputs.split([2, 1]):
+            output = layer(view)
+            expected = nn.functional.conv2d(view, twin.weight[out][:, into],
+                                            twin.bias[out])
+            assert torch.allclose(output, expected)
+            for each in (output, expected):
+                each.square().sum().backward()
+
+
 class Doubled(nn.Module):
 
     def forward(self, weight):
@@ -67,20 +87,20 @@ def test_gradients_add_up_as_those_of_ordinary_slices(change):
     twin.load_state_dict(layer.state_dict())
     for each in (layer, twin):
         change(each)
-    for active_in, active_out in ((4, 3), (6, 8), (6, 5), (4, 3)):
-        layer.set_active(active_in, active_out)
-        inputs = torch.rand(3, active_in, 5, 5, dtype=layer.weight.dtype)
-        for view in inputs.split([2, 1]):
-            output = layer(view)
-            expected = nn.functional.conv2d(
-                view, twin.weight[:active_out, :active_in],
-                twin.bias[:active_out])
-            assert torch.allclose(output, expected)
-            for each in (output, expected):
-                each.square().sum().backward()
+    train_both(layer, twin, ((4, 3), (6, 8), (6, 5), (4, 3)))
     for ours, theirs in zip(layer.parameters(), twin.parameters()):
         assert torch.allclose(ours.grad, theirs.grad)
         assert ours.grad.stride() == ours.stride()
+
+
+def test_gradients_of_channels_that_are_not_the_first_add_up():
+    torch.manual_seed(0)
+    layer, twin = (SlimmableConv2d(6, 8, 3).double() for _ in range(2))
+    twin.load_state_dict(layer.state_dict())
+    split = Channels(((0, 2), (4, 5)))
+    train_both(layer, twin, ((split, 5), (4, split), (6, 8), (split, split)))
+    for ours, theirs in zip(layer.parameters(), twin.parameters()):
+        assert torch.allclose(ours.grad, theirs.grad)
 
 
 def test_gradients_may_be_dropped_between_forward_and_backward():
@@ -105,6 +125,7 @@ def test_a_layer_used_as_a_whole_is_the_plain_one():
     (SlimmableConv2d(6, 8, 3), (6, 9)),
     (SlimmableConv2d(6, 8, 3), (0, 8)),
     (SlimmableLinear(6, 8), (6, 9)),
+    (SlimmableLinear(6, 8), (Channels(((0, 2), (5, 7))), 8)),
     (SlimmableBatchNorm(6), (7, SUBNET, 0)),
 ])
 def test_more_channels_than_there_are_are_refused(layer, channels):
@@ -194,3 +215,31 @@ def test_conversions_of_sync_bn_keep_the_slimming(convert):
     converted = convert(network)
     assert type(converted[0]) is SlimmableConv2d
     assert type(converted[1]) is SlimmableBatchNorm
+
+
+def test_batch_norm_of_channels_that_are_not_the_first():
+    torch.manual_seed(0)
+    layer, chosen = SlimmableBatchNorm(6), [0, 1, 4]
+    nn.init.normal_(layer.weight)
+    layer.set_active(Channels(((0, 2), (4, 5))), SUBNET, 0)
+    plain = nn.BatchNorm2d(3)
+    plain.load_state_dict(layer.plain_state())
+    assert torch.equal(plain.weight, layer.weight[chosen])
+    inputs = torch.rand(4, 3, 5, 5)
+    assert torch.allclose(layer(inputs), plain(inputs))
+    mean, var = torch.rand(3), torch.rand(3)
+    layer.set_statistics(mean, var)
+    assert torch.equal(layer.running_mean[chosen], mean)
+    assert layer.running_var[2] == 1
+    layer.eval()
+    expected = nn.functional.batch_norm(inputs, mean, var,
+                                        layer.weight[chosen], torch.zeros(3))
+    assert torch.allclose(layer(inputs), expected)
+    layer(inputs).sum().backward()
+    assert torch.equal(layer.bias.grad > 0, torch.eye(6)[chosen].sum(0) > 0)
+
+
+def test_private_batch_norm_takes_the_first_channels_only():
+    with pytest.raises(ValueError, match="layer's first channels"):
+        SlimmableBatchNorm(
+            6, num_private=2).set_active(Channels(((1, 2), )), SUBNET, 0)

@@ -85,7 +85,7 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
 
     def _activate_layers(self, subnet: Subnet) -> None:
         index = self._private_index(subnet)
-        inner_channels = self.family.inner_channels(subnet)
+        inner_channels = self.family.active_channels(subnet)
         current = inner_channels[0]
         self.conv1.set_active(self.family.in_channels, current)
         self.norm1.set_active(current, subnet, index)

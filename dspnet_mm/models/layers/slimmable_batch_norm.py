@@ -8,13 +8,15 @@ from torch import nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
+from dspnet_mm.channels import ActiveChannels, number_of
 from dspnet_mm.subnet import Subnet
-from .slimmable_layer import SlimmableLayer, check_channels
+from .slimmable_layer import (SlimmableLayer, check_channels, plain_slice,
+                              write_slice)
 
 
 @MODELS.register_module('SlimmableBN')
 class SlimmableBatchNorm(nn.Module, SlimmableLayer):
-    """Batch normalisation over the first channels, for 2-D to 5-D input.
+    """Batch normalisation over some channels, for 2-D to 5-D input.
 
     While training, the batch's own statistics are used. What evaluation uses
     depends on ``num_private``:
@@ -72,21 +74,29 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         self._recalibrated: Optional[Subnet] = None
         self.set_active(num_features, None, 0)
 
-    def set_active(self, num_features: int, subnet: Optional[Subnet],
-                   private_index: int) -> None:
-        """Use the first channels only, from now on.
+    def set_active(self, num_features: ActiveChannels,
+                   subnet: Optional[Subnet], private_index: int) -> None:
+        """Use some channels only, from now on.
 
         Args:
-            num_features (int): Channels of the input, at least 1.
+            num_features (int | Channels): Channels of the input: which, or
+                how many of the first, at least 1. Where parameters are
+                private, how many of the first.
             subnet (Subnet, optional): Whose statistics evaluation uses; None
                 stands for the whole layer.
             private_index (int): Whose private parameters are used, in
                 [0, num_private). Ignored where there are none.
 
         Raises:
-            ValueError: If the layer has fewer channels.
+            ValueError: If the layer has fewer channels, or private parameters
+                and is to use others than the first.
         """
         check_channels(self, 'input', num_features, self.num_features)
+        if self.num_private and not isinstance(num_features, int):
+            # Running statistics are updated in place, which needs a view.
+            raise ValueError('private batch norm parameters are of a '
+                             f"layer's first channels: {num_features} cannot "
+                             'be active')
         # As SlimmableWeight.set_active does.
         self.__dict__.update(
             active_features=num_features,
@@ -101,7 +111,7 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             tensor = tensor[self.private_index]
         if self.active_features == self.num_features:
             return tensor
-        return tensor[:self.active_features]
+        return plain_slice(tensor, self.active_features)
 
     @property
     def has_statistics(self) -> bool:
@@ -117,8 +127,11 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             mean (Tensor): Mean of each active channel, shape (C, ).
             var (Tensor): Variance of each active channel, shape (C, ).
         """
-        self._active(self.running_mean).copy_(mean)
-        self._active(self.running_var).copy_(var)
+        for statistic, values in ((self.running_mean, mean), (self.running_var,
+                                                              var)):
+            whole = statistic[self.private_index] \
+                if self.num_private else statistic
+            write_slice(whole, values, self.active_features)
         self._recalibrated = self.active_subnet
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -157,11 +170,12 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         dims = [0] + list(range(2, inputs.dim()))
         values = inputs.to(self.running_mean.dtype)
         count = values.new_full((1, ), values.numel() / values.shape[1])
+        channels = number_of(self.active_features)
         count, sums, squares = all_reduce(
             torch.cat([count,
                        values.sum(dims),
-                       values.square().sum(dims)])).split(
-                           [1, self.active_features, self.active_features])
+                       values.square().sum(dims)
+                       ])).split([1, channels, channels])
         mean = sums / count
         var = (squares / count - mean.square()).clamp(min=0)
         if running_mean is not None:

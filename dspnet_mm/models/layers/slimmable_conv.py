@@ -8,7 +8,7 @@ from .slimmable_layer import SlimmableWeight
 
 @MODELS.register_module()
 class SlimmableConv2d(SlimmableWeight, nn.Conv2d):
-    """A convolution that computes with its first channels only.
+    """A convolution that computes with some of its channels only.
 
     Takes the arguments of :class:`torch.nn.Conv2d`, ``groups`` excepted.
 

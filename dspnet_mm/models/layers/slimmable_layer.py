@@ -1,17 +1,23 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from typing import Dict, Optional, Tuple
+from itertools import product
+from typing import Dict, Iterator, Optional, Tuple
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from dspnet_mm.channels import ActiveChannels, slices_of
+
+# Along each of a tensor's first dimensions, one or more slices.
+_Index = Tuple[Tuple[slice, ...], ...]
+
 
 class SlimmableLayer:
     """What every slimmable layer offers besides its forward pass.
 
-    A slimmable layer computes with the first channels of its own weights.
-    It knows nothing of widths elsewhere: the slimmable network that holds it
-    tells it how many channels to use, see :class:`SlimmableNetwork`.
+    A slimmable layer computes with some channels of its own weights. It
+    knows nothing of widths elsewhere: the slimmable network that holds it
+    tells it which channels to use, see :class:`SlimmableNetwork`.
     """
 
     def plain_state(self) -> Dict[str, torch.Tensor]:
@@ -37,12 +43,14 @@ class SlimmableWeight(SlimmableLayer):
         super().__init__(*args, **kwargs)
         self.set_active(*reversed(self.weight.shape[:2]))
 
-    def set_active(self, in_channels: int, out_channels: int) -> None:
-        """Use the first channels only, from now on.
+    def set_active(self, in_channels: ActiveChannels,
+                   out_channels: ActiveChannels) -> None:
+        """Use some channels only, from now on.
 
         Args:
-            in_channels (int): Channels of the input, at least 1.
-            out_channels (int): Channels of the output, at least 1.
+            in_channels (int | Channels): Channels of the input: which, or
+                how many of the first, at least 1.
+            out_channels (int | Channels): Channels of the output, likewise.
 
         Raises:
             ValueError: If the layer has fewer.
@@ -58,11 +66,11 @@ class SlimmableWeight(SlimmableLayer):
             is_whole=(in_channels, out_channels) == (most_in, most_out))
 
     def active_parameters(self) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Views of the weight and the bias, or they themselves if whole."""
+        """The active part of weight and bias, or they themselves if whole."""
         if self.is_whole:
             return self.weight, self.bias
-        weight = first_channels(self.weight, self.active_out, self.active_in)
-        bias = None if self.bias is None else first_channels(
+        weight = active_slice(self.weight, self.active_out, self.active_in)
+        bias = None if self.bias is None else active_slice(
             self.bias, self.active_out)
         return weight, bias
 
@@ -76,14 +84,13 @@ class SlimmableWeight(SlimmableLayer):
         return state
 
 
-class _FirstChannels(torch.autograd.Function):
+class _ActiveSlice(torch.autograd.Function):
     """A slice whose gradient is added to the parameter's own."""
 
     @staticmethod
-    def forward(ctx, parameter: nn.Parameter,
-                index: Tuple[slice, ...]) -> torch.Tensor:
+    def forward(ctx, parameter: nn.Parameter, index: _Index) -> torch.Tensor:
         ctx.parameter, ctx.index = parameter, index
-        return parameter[index]
+        return _indexed(parameter, index)
 
     @staticmethod
     @once_differentiable
@@ -91,12 +98,14 @@ class _FirstChannels(torch.autograd.Function):
         parameter = ctx.parameter
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        parameter.grad[ctx.index].add_(grad)
+        for there, here in _blocks(ctx.index):
+            parameter.grad[there].add_(grad[here])
         return None, None
 
 
-def first_channels(parameter: torch.Tensor, *channels: int) -> torch.Tensor:
-    """The first channels of a parameter, along its first dimensions.
+def active_slice(parameter: torch.Tensor, *channels:
+                 ActiveChannels) -> torch.Tensor:
+    """Some channels of a parameter, along its first dimensions.
 
     The gradient of an ordinary slice is as large as the parameter and zero
     outside of the slice. Making one for each layer and adding it up would
@@ -107,28 +116,77 @@ def first_channels(parameter: torch.Tensor, *channels: int) -> torch.Tensor:
 
     Args:
         parameter (Tensor): The parameter.
-        *channels (int): How many channels to use along each dimension.
+        *channels (int | Channels): Which channels to use along each
+            dimension, or how many of the first.
 
     Returns:
-        Tensor: A view, or the parameter itself where all of it is used.
+        Tensor: A view where the channels are the first, the parameter itself
+        where all of it is used, else a copy.
     """
     if parameter.shape[:len(channels)] == channels:
         return parameter
-    index = tuple(map(slice, channels))
+    index = tuple(map(slices_of, channels))
     # What is no leaf, as under a parametrization, has no .grad to add to.
     if torch.is_grad_enabled() and parameter.requires_grad \
             and parameter.is_leaf and not parameter._backward_hooks:
-        return _FirstChannels.apply(parameter, index)
-    return parameter[index]
+        return _ActiveSlice.apply(parameter, index)
+    return _indexed(parameter, index)
 
 
-def check_channels(layer: nn.Module, what: str, channels: int,
+def plain_slice(tensor: torch.Tensor, *channels:
+                ActiveChannels) -> torch.Tensor:
+    """What :func:`active_slice` takes, as PyTorch slices."""
+    return _indexed(tensor, tuple(map(slices_of, channels)))
+
+
+@torch.no_grad()
+def write_slice(tensor: torch.Tensor, values: torch.Tensor, *channels:
+                ActiveChannels) -> None:
+    """Overwrite what :func:`active_slice` takes.
+
+    Args:
+        tensor (Tensor): What is changed.
+        values (Tensor): Of the shape of the slice.
+        *channels (int | Channels): See :func:`active_slice`.
+    """
+    for there, here in _blocks(tuple(map(slices_of, channels))):
+        tensor[there].copy_(values[here])
+
+
+def _indexed(tensor: torch.Tensor, index: _Index) -> torch.Tensor:
+    if all(len(slices) == 1 for slices in index):
+        return tensor[tuple(single for single, in index)]
+    for dim, slices in enumerate(index):
+        before = (slice(None), ) * dim
+        tensor = torch.cat([tensor[(*before, each)] for each in slices], dim)
+    return tensor
+
+
+def _blocks(
+        index: _Index
+) -> Iterator[Tuple[Tuple[slice, ...], Tuple[slice, ...]]]:
+    """Where each block of a slice lies, in the whole and in the slice."""
+    for block in product(*map(_placed, index)):
+        there, here = zip(*block)
+        yield there, here
+
+
+def _placed(slices: Tuple[slice, ...]) -> Iterator[Tuple[slice, slice]]:
+    start = 0
+    for each in slices:
+        stop = start + each.stop - each.start
+        yield each, slice(start, stop)
+        start = stop
+
+
+def check_channels(layer: nn.Module, what: str, channels: ActiveChannels,
                    limit: int) -> None:
-    """Refuse a number of channels that a layer does not have.
+    """Refuse channels that a layer does not have.
 
     Raises:
-        ValueError: If it is not in [1, limit].
+        ValueError: If there are none, or any is beyond the limit.
     """
-    if not 1 <= channels <= limit:
-        raise ValueError(f'{channels} {what} channels cannot be active in '
+    last = slices_of(channels)[-1].stop
+    if not 1 <= last <= limit:
+        raise ValueError(f'{last} {what} channels cannot be active in '
                          f'{type(layer).__name__}: allowed are 1 to {limit}')

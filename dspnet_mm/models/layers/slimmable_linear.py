@@ -9,7 +9,7 @@ from .slimmable_layer import SlimmableWeight
 
 @MODELS.register_module()
 class SlimmableLinear(SlimmableWeight, nn.Linear):
-    """A linear layer that computes with its first features only.
+    """A linear layer that computes with some of its features only.
 
     Takes the arguments of :class:`torch.nn.Linear`.
     """

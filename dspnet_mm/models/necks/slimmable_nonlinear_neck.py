@@ -82,7 +82,8 @@ class SlimmableNonLinearNeck(SlimmableNetwork, NonLinearNeck):
         ]
         current = linears[0].in_features
         if self.slim_input:
-            current = round(width * current)
+            inner = self.family.active_channels(subnet)[-1]
+            current = inner * self.family.expansion
         for layer in layers:
             if isinstance(layer, SlimmableBatchNorm):
                 layer.set_active(current, subnet, index)
