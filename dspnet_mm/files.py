@@ -50,6 +50,21 @@ def write_json(path: str, content: dict) -> None:
         file.write('\n')
 
 
+def read_json(path: str) -> dict:
+    """Read what :func:`write_json` wrote.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        dict: What it holds; nothing where there is no such file.
+    """
+    if not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
+
+
 @contextmanager
 def whole_folder(path: str) -> Iterator[str]:
     """Write a folder so that it is there either whole or not at all.
@@ -112,8 +127,7 @@ def kept_result(folder: str, work: Callable[[], dict]) -> dict:
             if not os.path.exists(path):
                 result = work()
                 write_json(path, result)
-    with open(path) as file:
-        return json.load(file)
+    return read_json(path)
 
 
 @contextmanager

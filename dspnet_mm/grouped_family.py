@@ -125,15 +125,15 @@ class GroupedResNetFamily(ResNetFamily):
         asked = super().subnet(widths, depths)
         if asked != full:
             raise InputError(f'sub-network {asked} is outside of the family: '
-                             f'{self.describe_space()}')
+                             f'allowed are {self.describe_space()}')
         if groups is None:
             return full
         width = (self.shared_channels +
                  self.group_channels) / self.base_channels
         subnet = Subnet((width, ) * self.num_stages, full.depths, groups)
         if max(groups) >= self.num_groups:
-            raise InputError(f'group {max(groups)} does not exist: '
-                             f'{self.describe_space()}')
+            raise InputError(f'group {max(groups)} does not exist: each stage '
+                             f'has {self.num_groups}, from 0')
         return subnet
 
     def _smallest(self, *limits) -> Subnet:
@@ -141,9 +141,10 @@ class GroupedResNetFamily(ResNetFamily):
 
     def describe_space(self) -> str:
         """See :meth:`ResNetFamily.describe_space`."""
-        return (f'each stage has {self.num_groups} groups, from 0, and all '
-                'sub-networks have one width and the supernet\'s depths: '
-                'give a name from cluster-0 on')
+        first, *_, last = self.desired
+        return (f'{first} to {last}, all of one size, with one of '
+                f'{self.num_groups} groups of channels in each of the last '
+                f'{self.levels} stages')
 
     def active_channels(self, subnet: Subnet) -> Tuple[ActiveChannels, ...]:
         """See :meth:`ResNetFamily.active_channels`."""

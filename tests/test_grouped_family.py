@@ -140,9 +140,9 @@ def test_a_wrong_family_is_refused(settings, complaint):
 
 
 @pytest.mark.parametrize('ask, complaint', [
-    (lambda family: family.subnet(0.5), 'all sub-networks have one width'),
-    (lambda family: family.subnet(depths=1), 'all sub-networks have one'),
-    (lambda family: family.subnet(groups=(0, 0, 0, 2)), 'group 2.*2 groups'),
+    (lambda family: family.subnet(0.5), 'cluster-00 to cluster-15'),
+    (lambda family: family.subnet(depths=1), 'cluster-00 to cluster-15'),
+    (lambda family: family.subnet(groups=(0, 0, 0, 2)), 'group 2.*has 2'),
     (lambda family: family.subnet(groups=(0, -1, 0, 0)), 'group -1'),
     (lambda family: family.subnet(groups=(0, 0)), '2 groups and 4 depths'),
     (lambda family: family.subnet_of(16), 'cluster 16.*16'),
@@ -151,3 +151,35 @@ def test_a_wrong_family_is_refused(settings, complaint):
 def test_what_is_no_member_is_refused(ask, complaint):
     with pytest.raises(InputError, match=complaint):
         ask(make_grouped())
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_a_copied_subnet_computes_the_same(depth):
+    torch.manual_seed(0)
+    family = make_grouped(depth=depth)
+    backbone = SlimmableResNet(family)
+    one, other = family.subnet_of(3), family.subnet_of(13)
+    # The shared channels are the same in both: nothing changes in the first.
+    with activate(one, backbone):
+        before = [tensor.clone() for tensor in backbone.active_weights()]
+    backbone.copy_subnet(one, other)
+    images = torch.rand(4, 3, 12, 12)
+    outputs = []
+    for subnet in (one, other):
+        with activate(subnet, backbone):
+            outputs += backbone(images)
+            weights = backbone.active_weights()
+        assert all(map(torch.equal, weights, before))
+    assert torch.equal(*outputs)
+
+
+def test_the_first_groups_weights_are_views():
+    family = make_grouped()
+    backbone = SlimmableResNet(family)
+    with activate(family.subnet_of(0), backbone):
+        for tensor in backbone.active_weights():
+            tensor.zero_()
+    with activate(family.subnet_of(15), backbone):
+        used, other = backbone.conv1.weight, backbone.bn1.weight
+    assert not used[:6].any() and used[6:].all()
+    assert not other[:6].any() and other[6:].all()

@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
 from contextlib import nullcontext
 from typing import Any, List, Tuple
 
@@ -22,7 +23,9 @@ class PretrainDataset(BaseDataset):
     that cannot be read does not end a training of days: another one, drawn
     at random, takes its place, and ``unreadable`` of the data sample's meta
     information says so. :class:`ImageReportHook` counts them. In evaluation,
-    where each image counts, it always is an error.
+    where each image counts, it always is an error. Where batches are parts of
+    the data (:class:`ClusterBatchSampler`), ``cluster`` and ``levels`` of the
+    meta information say which.
 
     Args:
         on_error (str): What to do at an image that cannot be read: 'skip' or
@@ -54,6 +57,21 @@ class PretrainDataset(BaseDataset):
         """Where the images come from, for messages."""
         return self.data_root or type(self).__name__
 
+    def name_of(self, index: int) -> str:
+        """What lists of images call an image.
+
+        Args:
+            index (int): Which one.
+
+        Returns:
+            str: Its path below ``data_root``, with slashes, or the index
+            where it is no file.
+        """
+        path = self.get_data_info(index).get('img_path')
+        if path is None:
+            return str(index)
+        return os.path.relpath(path, self.data_root).replace(os.sep, '/')
+
     def __getitem__(self, index: int) -> Any:
         """Load an image and make its views.
 
@@ -78,7 +96,10 @@ class PretrainDataset(BaseDataset):
                 # time, in which the state would be kept and put back.
                 seed_all(*index.key)
         with randomness:
-            return self._load(index)
+            data = self._load(index)
+        if isinstance(index, Draw) and index.part is not None:
+            data['data_samples'].set_metainfo(index.part._asdict())
+        return data
 
     def _load(self, index: int) -> Any:
         unreadable: List[Tuple[str, str]] = []
@@ -94,7 +115,7 @@ class PretrainDataset(BaseDataset):
                 names = ', '.join(path for path, _ in unreadable)
                 raise InputError(f'{_MAX_IN_A_ROW} images in a row cannot be '
                                  f'read: {names}')
-            index = Draw(np.random.randint(len(self)), index.key)
+            index = Draw(np.random.randint(len(self)), index.key, index.part)
         if unreadable:
             data['data_samples'].set_metainfo(dict(unreadable=unreadable))
         return data

@@ -1,8 +1,20 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from typing import Iterator, Tuple
+from typing import Iterator, NamedTuple, Optional, Tuple
 
 from mmengine.dataset import DefaultSampler
 from mmselfsup.registry import DATA_SAMPLERS
+
+
+class Part(NamedTuple):
+    """A part of the data.
+
+    Args:
+        cluster (int): The number of a cluster.
+        levels (int): How many levels of the tree of clusters count; where
+            there are more, all clusters below are of the part.
+    """
+    cluster: int
+    levels: int
 
 
 class Draw(int):
@@ -13,13 +25,20 @@ class Draw(int):
     Args:
         index (int): Index of the image.
         key (tuple[int]): The run's seed, the epoch, and the image's place in
-            the epoch's order.
+            the epoch's order. Defaults to ().
+        part (Part, optional): The part of the data that its batch comes from,
+            see :class:`ClusterBatchSampler`. Defaults to None, all of it.
     """
     key: Tuple[int, ...]
+    part: Optional[Part]
 
-    def __new__(cls, index: int, key: Tuple[int, ...] = ()) -> 'Draw':
+    def __new__(cls,
+                index: int,
+                key: Tuple[int, ...] = (),
+                part: Optional[Part] = None) -> 'Draw':
         draw = super().__new__(cls, index)
         draw.key = key
+        draw.part = part
         return draw
 
 

@@ -3,7 +3,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmselfsup.registry import LOOPS
 from torch import nn
 
-from dspnet_mm.datasets import ResumableSampler
+from dspnet_mm.datasets import ClusterBatchSampler, ResumableSampler
 from dspnet_mm.errors import InputError
 
 
@@ -29,7 +29,9 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        sampler = self.dataloader.sampler
+        # Both PyTorch's and ours hold the sampler and the batch size.
+        batch_sampler = self.dataloader.batch_sampler
+        sampler = batch_sampler.sampler
         if not isinstance(sampler, ResumableSampler):
             raise InputError(
                 f'{type(sampler).__name__} cannot begin within an epoch, as '
@@ -37,10 +39,17 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 'ResumableSampler, or train_cfg.type=EpochBasedTrainLoop and '
                 'do without exact resuming')
         batches = self._accumulated_batches()
+        if isinstance(batch_sampler, ClusterBatchSampler):
+            batch_sampler.max_epochs = self._max_epochs
+            if batches > 1:
+                raise InputError(
+                    'each batch of ClusterBatchSampler trains another '
+                    'sub-network, and gradients of several are not '
+                    'accumulated: set optim_wrapper.accumulative_counts=1')
         steps = len(self.dataloader) // batches
         if not steps:
             dataset = self.dataloader.dataset
-            needed = self.dataloader.batch_size * sampler.world_size * batches
+            needed = batch_sampler.batch_size * sampler.world_size * batches
             raise InputError(
                 f'{len(dataset)} images are fewer than a step of the '
                 f'optimizer takes, {needed}: give more images, or a smaller '
@@ -48,7 +57,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if batches > 1:
             sampler.num_samples = min(
                 sampler.num_samples,
-                steps * batches * self.dataloader.batch_size)
+                steps * batches * batch_sampler.batch_size)
             self._max_iters = self._max_epochs * len(self.dataloader)
 
     def _accumulated_batches(self) -> int:
@@ -60,7 +69,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train, after a look at what a resumed run was trained on."""
-        sampler, hub = self.dataloader.sampler, self.runner.message_hub
+        sampler = self.dataloader.batch_sampler.sampler
+        hub = self.runner.message_hub
         number = (len(self.dataloader.dataset), len(self.dataloader))
         before = hub.get_info('images_and_iterations', number)
         if self._iter and tuple(before) != number:
@@ -79,7 +89,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def run_epoch(self) -> None:
         """Run an epoch, or what is left of it after resuming."""
         done = self._iter - self._epoch * len(self.dataloader)
-        self.dataloader.sampler.start = done * self.dataloader.batch_size
+        batch_sampler = self.dataloader.batch_sampler
+        batch_sampler.sampler.start = done * batch_sampler.batch_size
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         for index, data_batch in enumerate(self.dataloader, start=done):

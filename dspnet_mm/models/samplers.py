@@ -5,43 +5,16 @@ A sampler is a function of the iteration, a seed, and the part of the training
 that is done: all processes draw the same, and a resumed run draws what the
 uninterrupted one would have.
 """
-import bisect
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import List, Sequence
 
 import numpy as np
 from mmselfsup.registry import TASK_UTILS
 
+from dspnet_mm.datasets import Part
 from dspnet_mm.errors import InputError
+from dspnet_mm.grouped_family import GroupedResNetFamily
+from dspnet_mm.phases import Phases
 from dspnet_mm.subnet import ResNetFamily, Subnet
-
-
-class Phases:
-    """What holds in which part of a training.
-
-    Args:
-        phases (Sequence[tuple[Any, float]]): A value of each phase, and the
-            part of the training, in (0, 1], at whose end it ends.
-
-    Raises:
-        InputError: If the ends do not increase to 1.
-    """
-
-    def __init__(self, phases: Sequence[Tuple[Any, Optional[float]]]) -> None:
-        self.values = [value for value, _ in phases]
-        self._ends = ends = [end for _, end in phases]
-        if None in ends or ends != sorted(set(ends)) or \
-                ends[:1] <= [0] or ends[-1] != 1:
-            raise InputError(f"the phases' ends, until={ends}, are not "
-                             'allowed: give each phase an end above that of '
-                             'the one before, and the last one 1')
-
-    def at(self, progress: float) -> Any:
-        """The value that holds.
-
-        Args:
-            progress (float): Which part of the training is done, in [0, 1).
-        """
-        return self.values[bisect.bisect_right(self._ends[:-1], progress)]
 
 
 @TASK_UTILS.register_module()
@@ -217,3 +190,35 @@ class PhasedSampler:
                  progress: float = 0.) -> List[Subnet]:
         """See :meth:`SandwichSampler.__call__`."""
         return self.samplers.at(progress)(iteration, seed, progress)
+
+
+@TASK_UTILS.register_module()
+class ClusterSampler:
+    """The sub-network of the cluster that the batch is of.
+
+    Args:
+        family (GroupedResNetFamily): The family of sub-networks.
+
+    Attributes:
+        part (Part): Which part of the data, as :class:`SDR` finds in each
+            batch. All of it at first.
+
+    Raises:
+        InputError: If the family has no groups of channels.
+    """
+    draws_only_desired = True
+
+    def __init__(self, family: ResNetFamily) -> None:
+        if not isinstance(family, GroupedResNetFamily):
+            raise InputError(
+                f'{type(family).__name__} has no sub-networks for clusters: '
+                'set model.family.type=GroupedResNetFamily')
+        self.family = family
+        self.part = Part(0, 0)
+
+    def __call__(self,
+                 iteration: int,
+                 seed: int,
+                 progress: float = 0.) -> List[Subnet]:
+        """See :meth:`SandwichSampler.__call__`."""
+        return [self.family.subnet_of(*self.part)]

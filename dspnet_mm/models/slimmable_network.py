@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """The one place where a sub-network is activated."""
 from contextlib import contextmanager
-from typing import Dict, Iterator
+from typing import Dict, Iterator, List
 
 import torch
 
@@ -63,6 +63,35 @@ class SlimmableNetwork:
             for name, layer in self.active_layers().items()
             for key, tensor in layer.plain_state().items()
         }
+
+    def active_weights(self) -> List[torch.Tensor]:
+        """The active slices of all parameters, without gradient.
+
+        Returns:
+            list[Tensor]: In the layers' order; views where the active
+            channels are the first.
+        """
+        return [
+            tensor for layer in self.active_layers().values()
+            for tensor in layer.active_weights().values()
+        ]
+
+    def copy_subnet(self, source: Subnet, destination: Subnet) -> None:
+        """Overwrite a sub-network's weights with another's of its size.
+
+        Args:
+            source (Subnet): Whose weights are copied.
+            destination (Subnet): Where to. What both have stays.
+        """
+        with activate(source, self):
+            weights = [{
+                name: tensor.clone()
+                for name, tensor in layer.active_weights().items()
+            } for layer in self.active_layers().values()]
+        with activate(destination, self):
+            layers = self.active_layers().values()
+            for layer, values in zip(layers, weights):
+                layer.write_weights(values)
 
 
 def slimmable_norm_cfg(family: ResNetFamily, switchable_bn: bool,

@@ -1,10 +1,11 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from .base import SupernetAlgorithm
 from .dspnet import DSPNet
+from .sdr import SDR
 from .seed import SEED
 from .slimclr import SlimCLR, SlimCLRMoCoV2, SlimCLRMoCoV3, SlimCLRSimCLR
 
 __all__ = [
-    'DSPNet', 'SEED', 'SlimCLR', 'SlimCLRMoCoV2', 'SlimCLRMoCoV3',
+    'DSPNet', 'SDR', 'SEED', 'SlimCLR', 'SlimCLRMoCoV2', 'SlimCLRMoCoV3',
     'SlimCLRSimCLR', 'SupernetAlgorithm'
 ]

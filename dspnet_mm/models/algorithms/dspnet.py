@@ -9,8 +9,8 @@ from mmselfsup.registry import MODELS
 from torch import nn
 
 from dspnet_mm.errors import InputError
-from dspnet_mm.models.samplers import Phases
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
+from dspnet_mm.phases import Phases
 from dspnet_mm.subnet import ALIASES
 from .base import SupernetAlgorithm, Views
 

@@ -201,14 +201,32 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         """
         mean, var = self._plain_statistics()
         affine = {
-            name: self._active(parameter).detach().clone()
-            for name, parameter in self.named_parameters()
+            name: tensor.clone()
+            for name, tensor in self.active_weights().items()
         }
         return dict(
             **affine,
             running_mean=mean,
             running_var=var,
             num_batches_tracked=torch.zeros((), dtype=torch.long))
+
+    def active_weights(self) -> Dict[str, torch.Tensor]:
+        """See :meth:`SlimmableLayer.active_weights`."""
+        return {
+            name: self._active(parameter.detach())
+            for name, parameter in self.named_parameters()
+        }
+
+    def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
+        """See :meth:`SlimmableLayer.write_weights`."""
+        for name, parameter in self.named_parameters():
+            self._write(parameter.detach(), values[name])
+
+    def _write(self, tensor: torch.Tensor, values: torch.Tensor) -> None:
+        """Overwrite what is active of a parameter or statistic."""
+        if self.num_private:
+            tensor = tensor[self.private_index]
+        write_slice(tensor, values, self.active_features)
 
     def _plain_statistics(self) -> Tuple[torch.Tensor, torch.Tensor]:
         mean = self._active(self.running_mean).clone()

@@ -29,6 +29,23 @@ class SlimmableLayer:
         """
         raise NotImplementedError
 
+    def active_weights(self) -> Dict[str, torch.Tensor]:
+        """The active slices of the parameters, without gradient.
+
+        Returns:
+            dict[str, Tensor]: By the parameters' names; views where the
+            active channels are the first.
+        """
+        raise NotImplementedError
+
+    def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
+        """Overwrite the active slices of the parameters.
+
+        Args:
+            values (dict[str, Tensor]): As from :meth:`active_weights`.
+        """
+        raise NotImplementedError
+
 
 class SlimmableWeight(SlimmableLayer):
     """A layer with a weight of shape (out, in, ...) and perhaps a bias.
@@ -76,12 +93,32 @@ class SlimmableWeight(SlimmableLayer):
 
     def plain_state(self) -> Dict[str, torch.Tensor]:
         """See :meth:`SlimmableLayer.plain_state`."""
-        weight, bias = self.active_parameters()
         # Copies, not views: a file with views would hold the whole supernet.
-        state = dict(weight=weight.detach().clone().contiguous())
-        if bias is not None:
-            state['bias'] = bias.detach().clone()
-        return state
+        return {
+            name: tensor.clone().contiguous()
+            for name, tensor in self.active_weights().items()
+        }
+
+    def active_weights(self) -> Dict[str, torch.Tensor]:
+        """See :meth:`SlimmableLayer.active_weights`."""
+        return {
+            name: plain_slice(tensor, *self._active_of(tensor))
+            for name, tensor in self._whole_weights().items()
+        }
+
+    def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
+        """See :meth:`SlimmableLayer.write_weights`."""
+        for name, tensor in self._whole_weights().items():
+            write_slice(tensor, values[name], *self._active_of(tensor))
+
+    def _whole_weights(self) -> Dict[str, torch.Tensor]:
+        return {
+            name: getattr(self, name).detach()
+            for name in ('weight', 'bias') if getattr(self, name) is not None
+        }
+
+    def _active_of(self, tensor: torch.Tensor) -> Tuple[ActiveChannels, ...]:
+        return (self.active_out, self.active_in)[:tensor.dim()]
 
 
 class _ActiveSlice(torch.autograd.Function):
