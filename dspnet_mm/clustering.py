@@ -17,7 +17,8 @@ from dspnet_mm.datasets import UnreadableImage
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, iterate, pick
 from dspnet_mm.files import read_json, write_json
-from dspnet_mm.slimming import recalibrate
+from dspnet_mm.models import SDR, SupernetAlgorithm
+from dspnet_mm.slimming import recalibrate, slim
 
 # How often k-means goes through the images, and how many at a time.
 _PASSES = 5
@@ -44,6 +45,23 @@ class _AllImages(Dataset):
             return self.dataset[index]
         except UnreadableImage:
             return dict(img=self.black)
+
+
+def backbone_of(model: SupernetAlgorithm) -> nn.Module:
+    """The network whose features are clustered, as a plain one.
+
+    Args:
+        model (SupernetAlgorithm): With :class:`SDR`, the network is the
+            unified one, averaged as a target network is; else the online
+            supernet.
+
+    Returns:
+        Module: Its batch norm is to be recalibrated.
+    """
+    if isinstance(model, SDR):
+        network = model.unified_net if model.levels else model.target_net
+        return slim(network[0], model.unified)
+    return slim(model.backbone, model.family.full)
 
 
 @torch.no_grad()
@@ -130,9 +148,9 @@ def cluster_tree(features: np.ndarray,
         features (ndarray): Shape (N, D).
         num_groups (int): Into how many parts each is divided, at least 2.
         levels (int): How often, at least 1.
-        balanced (bool): Let the parts be of one size: an image goes to the
-            nearest mean that has room, those go first to whom it matters
-            most. Defaults to True.
+        balanced (bool): Let the parts be of one size, or differ by one image:
+            each goes to the nearest mean that has room, those first to whom
+            it matters most. Defaults to True.
         seed (int): For the means' start and the order of the images. Defaults
             to 0.
 
@@ -178,9 +196,13 @@ def _divided(features: np.ndarray, members: np.ndarray, number: int,
         return nearest[:, 0]
     ordered = np.sort(distances, axis=1)
     parts = np.empty(len(members), int)
-    room = np.full(number, math.ceil(len(members) / number))
+    room = np.full(number, len(members) // number)
+    # So many parts have one more.
+    left_over = len(members) % number
     for image in np.argsort(ordered[:, 0] - ordered[:, 1], kind='stable'):
-        part = next(part for part in nearest[image] if room[part])
+        part = next(part for part in nearest[image]
+                    if room[part] > 0 or (room[part] == 0 and left_over))
+        left_over -= room[part] == 0
         parts[image] = part
         room[part] -= 1
     return parts

@@ -25,6 +25,8 @@ DIGITS_CONFIG = os.path.join(
 CIFAR_CONFIG = os.path.join(
     ROOT, 'configs', 'dspnet',
     'dspnet_resnet18-small_1xb256-coslr-100e_cifar10.py')
+SDR_CONFIG = os.path.join(ROOT, 'configs', 'sdr',
+                          'sdr_resnet18-small_1xb32-coslr-40e_digits.py')
 
 # Several threads on few cores slow each other down.
 torch.set_num_threads(1)
@@ -134,6 +136,15 @@ def digits_cfg(work_dir, epochs=1, images=96, config=DIGITS_CONFIG, **kwargs):
     cfg.log_level = 'WARNING'
     # Else a second runner in this process would write where the first did.
     cfg.experiment_name = cfg.visualizer.name = f'test-{uuid.uuid4()}'
+    cfg.merge_from_dict(kwargs)
+    return cfg
+
+
+def sdr_cfg(work_dir, **kwargs):
+    """SDR on digits: four epochs of five iterations, clusters from half on."""
+    cfg = digits_cfg(work_dir, epochs=4, images=160, config=SDR_CONFIG)
+    cfg.model.family.update(base_channels=12, shared_channels=4)
+    cfg.custom_hooks = [dict(type='ClusterHook')]
     cfg.merge_from_dict(kwargs)
     return cfg
 

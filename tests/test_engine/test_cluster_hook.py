@@ -4,22 +4,10 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, digits_cfg, train
+from conftest import digits_cfg, sdr_cfg, train
 
 from dspnet_mm import InputError
 from dspnet_mm.datasets import read_clusters, write_clusters
-
-CONFIG = os.path.join(ROOT, 'configs', 'sdr',
-                      'sdr_resnet18-small_1xb32-coslr-40e_digits.py')
-
-
-def sdr_cfg(work_dir, **kwargs):
-    """Four epochs of five iterations, clusters from the third on."""
-    cfg = digits_cfg(work_dir, epochs=4, images=160, config=CONFIG)
-    cfg.model.family.update(base_channels=12, shared_channels=4)
-    cfg.custom_hooks = [dict(type='ClusterHook')]
-    cfg.merge_from_dict(kwargs)
-    return cfg
 
 
 @pytest.fixture(scope='module')

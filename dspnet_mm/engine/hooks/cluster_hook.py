@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmselfsup.registry import HOOKS
 
-from dspnet_mm.clustering import cluster_tree, image_features
+from dspnet_mm.clustering import backbone_of, cluster_tree, image_features
 from dspnet_mm.datasets import (ClusterBatchSampler, read_clusters,
                                 write_clusters)
 from dspnet_mm.datasets.clusters import check_sizes
@@ -15,7 +15,6 @@ from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
 from dspnet_mm.models import SDR
 from dspnet_mm.randomness import preserved_random_state
-from dspnet_mm.slimming import slim
 
 
 @HOOKS.register_module()
@@ -82,8 +81,7 @@ class ClusterHook(Hook):
         model: SDR = algorithm_of(runner)
         size = model.family.input_size
         dataset = evaluation_dataset(runner.cfg.train_dataloader.dataset, size)
-        backbone = slim(model.target_net[0], model.unified)
-        backbone.to(next(model.parameters()).device)
+        backbone = backbone_of(model).to(next(model.parameters()).device)
         path = os.path.join(runner.work_dir, 'features.npy')
         features = image_features(
             backbone,

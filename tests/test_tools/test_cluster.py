@@ -1,0 +1,88 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from conftest import run_tool, sdr_cfg, train
+from PIL import Image
+
+from dspnet_mm.datasets import EmbeddedDigits, ImageFolder, read_clusters
+
+
+def trained_on(cfg, folder):
+    train(cfg)
+    config = str(folder / 'config.py')
+    cfg.dump(config)
+    return config, str(folder / f'epoch_{cfg.train_cfg.max_epochs}.pth')
+
+
+@pytest.fixture(scope='module')
+def sdr(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sdr')
+    return trained_on(sdr_cfg(folder), folder)
+
+
+def test_the_lists_of_training_and_tool_are_alike(sdr, tmp_path):
+    """In form; the unified network has learnt on since the former."""
+    out = tmp_path / 'lists' / 'clusters.csv'
+    done = run_tool('cluster.py', *sdr, '--out', out)
+    assert done.returncode == 0, done.stderr
+    clusters = read_clusters(str(out), EmbeddedDigits(indices=160), 4)
+    assert np.bincount(clusters).tolist() == [40] * 4
+    with open(out.with_suffix('.json')) as file:
+        report = json.load(file)
+    assert report['sizes'] == [40] * 4 and report['images'] == 160
+    assert {'command', 'versions', 'seeds'} <= set(report)
+    with Image.open(out.with_suffix('.png')) as picture:
+        assert picture.width == 1200
+    assert sorted(os.listdir(
+        out.parent)) == ['clusters.csv', 'clusters.json', 'clusters.png']
+
+
+def test_a_folder_is_clustered_by_any_method(trained, tmp_path):
+    images = tmp_path / 'images'
+    images.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(30):
+        pixels = generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f'{number}.png')
+    (images / '7.png').write_bytes(b'none')
+    out = tmp_path / 'mine.csv'
+    done = run_tool('cluster.py', trained.config, trained.checkpoint, '--data',
+                    images, '--out', out, '--clusters', 9, '--groups', 3)
+    assert done.returncode == 0, done.stderr
+    sizes = np.bincount(read_clusters(str(out), ImageFolder(str(images)), 9))
+    assert sizes.max() - sizes.min() <= 1
+    assert re.search(r'\| 9 +\| 30 +\| 3 +\| 3 +\| 4 +\|', done.stdout)
+
+
+@pytest.mark.parametrize('args, complaint', [
+    (['--out', 'mine.txt'], 'no name of a .csv file'),
+    (['--out', 'mine.csv', '--clusters', 8, '--groups', 3], 'cannot come of'),
+    (['--out', 'mine.csv', '--clusters', 256], '160 images cannot make 256'),
+    (['--out', 'mine.csv', '--data', 'nowhere'], 'nowhere.*is not a folder'),
+    (['--out', 'mine.csv', '--device', 'tpu'], 'tpu'),
+    (['--out', 'mine.csv', '--seed', -1], 'at least 0'),
+])
+def test_bad_input_is_refused(sdr, tmp_path, monkeypatch, args, complaint):
+    monkeypatch.chdir(tmp_path)
+    done = run_tool('cluster.py', *sdr, *args)
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr.splitlines()[-1])
+    assert not list(tmp_path.glob('*.csv'))
+
+
+def test_a_family_without_groups_is_asked_for_them(trained, tmp_path):
+    done = run_tool('cluster.py', trained.config, trained.checkpoint, '--out',
+                    tmp_path / 'mine.csv')
+    assert done.returncode == 2
+    assert 'give --clusters and --groups' in done.stderr
+
+
+def test_another_configs_checkpoint_is_refused(sdr, trained, tmp_path):
+    done = run_tool('cluster.py', sdr[0], trained.checkpoint, '--out',
+                    tmp_path / 'mine.csv')
+    assert done.returncode == 2
+    assert 'does not fit the config' in done.stderr

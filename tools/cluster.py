@@ -1,0 +1,206 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Cluster images by a trained network's features, for SDR."""
+import argparse
+import os
+import shlex
+import sys
+
+import matplotlib
+import numpy as np
+from mmengine.config import DictAction
+from mmselfsup.registry import DATASETS
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.clustering import backbone_of, cluster_tree, image_features
+from dspnet_mm.datasets import UnreadableImage, write_clusters
+from dspnet_mm.datasets.clusters import check_sizes
+from dspnet_mm.device import check_device
+from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
+from dspnet_mm.files import check_writable, whole_file, write_json
+from dspnet_mm.slimming import load_config, load_supernet
+from dspnet_mm.versions import versions
+
+matplotlib.use('Agg')
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+# How much of the clusters the picture shows.
+_SHOWN_CLUSTERS = 8
+_SHOWN_IMAGES = 12
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='the training config')
+    parser.add_argument('checkpoint', help='the training checkpoint')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='FILE.csv',
+        help='the cluster list to write; sizes are written to FILE.json, a '
+        'picture of some clusters to FILE.png')
+    parser.add_argument(
+        '--data',
+        metavar='FOLDER',
+        help="the images (default: the config's training images)")
+    parser.add_argument(
+        '--clusters',
+        type=int,
+        metavar='N',
+        help="how many clusters (default: as the config's family has)")
+    parser.add_argument(
+        '--groups',
+        type=int,
+        metavar='N',
+        help='into how many each branch of the tree of clusters divides '
+        "(default: as the config's family has)")
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='let k-means decide how large clusters are, instead of making '
+        'them of one size')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='for k-means and the picture (default: %(default)s)')
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=0,
+        metavar='N',
+        help='how many processes load images; 0 loads them in this one '
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute (default: %(default)s)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="values that replace the config's")
+    args = parser.parse_args()
+    if not args.out.endswith('.csv'):
+        parser.error(f'--out {args.out} is no name of a .csv file')
+    if args.seed < 0 or args.workers < 0:
+        parser.error('--seed and --workers take a number of at least 0')
+    return args
+
+
+def levels_of(clusters: int, groups: int) -> int:
+    """How often images are divided.
+
+    Raises:
+        InputError: If the clusters make no tree of such branches.
+    """
+    levels = 1
+    while groups > 1 and groups**levels < clusters:
+        levels += 1
+    if groups < 2 or groups**levels != clusters:
+        raise InputError(
+            f'{clusters} clusters cannot come of branches that divide into '
+            f'{groups}: give --groups of at least 2 and as --clusters a power '
+            'of it, e.g. --groups 4 --clusters 256')
+    return levels
+
+
+def draw(dataset, clusters: np.ndarray, seed: int) -> plt.Figure:
+    """Some images of some clusters, a row for each."""
+    generator = np.random.default_rng(seed)
+    numbers = np.unique(clusters)
+    if len(numbers) > _SHOWN_CLUSTERS:
+        places = np.linspace(0, len(numbers) - 1, _SHOWN_CLUSTERS)
+        numbers = numbers[places.round().astype(int)]
+    figure, panels = plt.subplots(
+        len(numbers),
+        _SHOWN_IMAGES,
+        figsize=(_SHOWN_IMAGES, 1.2 * len(numbers)),
+        squeeze=False,
+        layout='constrained')
+    for panel in panels.flat:
+        panel.axis('off')
+    for number, row in zip(numbers, panels):
+        members = np.flatnonzero(clusters == number)
+        row[0].set_title(
+            f'cluster {number}: {len(members)} images',
+            loc='left',
+            fontsize='small')
+        for panel, index in zip(row, generator.permutation(members)):
+            try:
+                image = dataset[int(index)]['img']
+            except UnreadableImage:
+                continue
+            panel.imshow(image[..., ::-1], interpolation='nearest')
+    return figure
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    if not os.path.isfile(args.checkpoint):
+        raise InputError(f'{args.checkpoint} does not exist: give the '
+                         'checkpoint that training wrote')
+    stem = args.out[:-len('.csv')]
+    for suffix in ('csv', 'json', 'png'):
+        check_writable(f'{stem}.{suffix}')
+    check_device(args.device)
+    model = load_supernet(cfg, args.checkpoint)
+    asked = {}
+    for name in ('clusters', 'groups'):
+        known = getattr(model.family, f'num_{name}', None)
+        asked[name] = getattr(args, name) or known
+        if asked[name] is None:
+            raise InputError(f"{args.config}'s family has no groups of "
+                             'channels: give --clusters and --groups')
+    levels = levels_of(**asked)
+    images = dict(cfg.train_dataloader.dataset)
+    if args.data:
+        images = dict(type='ImageFolder', data_root=args.data)
+    named = DATASETS.build(dict(images, pipeline=[]))
+    dataset = evaluation_dataset(images, model.family.input_size)
+    image_format = ImageFormat.from_config(
+        cfg.model.get('data_preprocessor'), model.family.input_size)
+    features_path = f'{stem}.features.npy'
+    os.makedirs(os.path.dirname(os.path.abspath(stem)), exist_ok=True)
+    features = image_features(
+        backbone_of(model).to(args.device),
+        dataset,
+        image_format,
+        features_path,
+        num_workers=args.workers)
+    print(f'dividing them {levels} times into {asked["groups"]}', flush=True)
+    clusters = cluster_tree(features, asked['groups'], levels, not args.plain,
+                            args.seed)
+    check_sizes(clusters, asked['clusters'], 'k-means')
+    sizes = np.bincount(clusters)
+    write_json(
+        f'{stem}.json',
+        dict(
+            **asked,
+            images=len(clusters),
+            sizes=sizes.tolist(),
+            balanced=not args.plain,
+            seeds=[args.seed],
+            versions=versions(),
+            command=shlex.join(['python', *sys.argv])))
+    with whole_file(f'{stem}.png') as path:
+        draw(dataset, clusters, args.seed).savefig(path, dpi=100)
+    write_clusters(args.out, named, clusters)
+    for left in (features_path, f'{features_path}.json'):
+        os.remove(left)
+    print(
+        markdown_table(
+            ('clusters', 'images', 'smallest', 'median', 'largest'), [[
+                str(value)
+                for value in (asked['clusters'], len(clusters), sizes.min(),
+                              int(np.median(sizes)), sizes.max())
+            ]]))
+    print(f'clusters: {args.out}, sizes: {stem}.json, picture: {stem}.png')
+
+
+if __name__ == '__main__':
+    run(main)
