@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.nn import functional as F
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.heads import JointLinearHead
@@ -19,6 +20,8 @@ from dspnet_mm.models.heads import JointLinearHead
 # Temperature of a neighbour's vote (InstDisc, arXiv 1805.01978, section 3.4).
 _KNN_TEMPERATURE = 0.07
 _LINEAR_MAX_ITERATIONS = 1000
+# How many images are compared with all others at once.
+_LEAVE_ONE_OUT_ROWS = 1024
 # Of the joint probes: steps with all images, and the first one's size.
 _JOINT_STEPS = 1000
 _JOINT_RATE = 0.03
@@ -76,6 +79,37 @@ def knn_accuracy(train: Tuple[np.ndarray, np.ndarray],
         # Distances are 1 - s; exp(1 / 0.07) is a factor of all votes.
         weights=lambda distances: np.exp(-distances / _KNN_TEMPERATURE))
     return float(classifier.fit(*train).score(*test))
+
+
+def leave_one_out_knn_accuracy(features: np.ndarray,
+                               labels: np.ndarray,
+                               k: int = 20) -> float:
+    """Accuracy of :func:`knn_accuracy`'s votes by all images but the one.
+
+    Args:
+        features (ndarray): Shape (N, D).
+        labels (ndarray): Shape (N, ).
+        k (int): How many neighbours, from 1 to N - 1. Defaults to 20.
+
+    Returns:
+        float: In [0, 1].
+
+    Raises:
+        InputError: If k is not allowed.
+    """
+    check_neighbours(k, len(labels) - 1)
+    classes, own = np.unique(labels, return_inverse=True)
+    classes_of = torch.from_numpy(own)
+    directions = F.normalize(torch.from_numpy(features), dim=1)
+    right = 0
+    for rows in torch.arange(len(labels)).split(_LEAVE_ONE_OUT_ROWS):
+        similarities = directions[rows] @ directions.t()
+        similarities[torch.arange(len(rows)), rows] = -math.inf
+        near, neighbours = similarities.topk(k, dim=1)
+        votes = torch.zeros(len(rows), len(classes)).scatter_add_(
+            1, classes_of[neighbours], ((near - 1) / _KNN_TEMPERATURE).exp())
+        right += int((votes.argmax(1) == classes_of[rows]).sum())
+    return right / len(labels)
 
 
 def check_neighbours(k: int, number: int) -> None:

@@ -1,0 +1,145 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run_tool, sdr_cfg, train
+from PIL import Image
+
+from dspnet_mm.slimming import find_plain_files, load_plain
+
+CONFIG_AND_CHECKPOINT = 'config.py', 'epoch_4.pth'
+
+
+@pytest.fixture(scope='module')
+def sdr(tmp_path_factory):
+    """A trained SDR: config, checkpoint, and the folder of its exports."""
+    folder = tmp_path_factory.mktemp('sdr')
+    cfg = sdr_cfg(folder)
+    train(cfg)
+    config, checkpoint = (str(folder / name) for name in CONFIG_AND_CHECKPOINT)
+    cfg.dump(config)
+    exports = str(folder / 'exports')
+    done = run_tool('slim_export.py', config, checkpoint, '--out-dir', exports,
+                    '--all')
+    assert done.returncode == 0, done.stderr
+    return config, checkpoint, exports
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A task: bright images and dark ones."""
+    generator = np.random.default_rng(0)
+    for split in ('train', 'test'):
+        for brightness, name in ((40, 'dark'), (200, 'bright')):
+            folder = tmp_path / 'task' / split / name
+            folder.mkdir(parents=True)
+            for number in range(15):
+                pixels = generator.integers(0, 50, (14, 14, 3)) + brightness
+                Image.fromarray(pixels.astype(np.uint8)).save(folder /
+                                                              f'{number}.png')
+    return str(tmp_path / 'task')
+
+
+def ranking_in(folder):
+    with open(os.path.join(folder, 'ranking.json')) as file:
+        return json.load(file)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize('metric', ['knn', 'linear', 'logme'])
+def test_checkpoint_and_exports_are_ranked_alike(sdr, tmp_path, metric):
+    reports = []
+    for number, place in enumerate((sdr[:2], sdr[2:])):
+        out = str(tmp_path / str(number))
+        done = run_tool('route.py', *place, '--task', 'digits', '--metric',
+                        metric, '--top', 2, '--out', out)
+        assert done.returncode == 0, done.stderr
+        report = ranking_in(out)
+        reports.append(report)
+        best = report['rows'][0]['subnet']
+        path, = find_plain_files([out])
+        assert load_plain(path).meta['name'] == best
+        assert re.search(rf'\| 1 \| {best} +\|', done.stdout)
+        assert not re.search(r'\| 3 \|', done.stdout)
+        assert {'command', 'versions', 'seeds', 'seconds'} <= set(report)
+    scores = [{
+        row['subnet']: row['score']
+        for row in report['rows']
+    } for report in reports]
+    assert len(scores[0]) == 4
+    assert scores[0] == pytest.approx(scores[1], abs=0.003)
+    # It is no part of what is exported.
+    assert reports[0]['unified'] is not None and reports[1]['unified'] is None
+
+
+def test_a_folder_is_a_task(sdr, images, tmp_path):
+    done = run_tool('route.py', *sdr[:2], '--task', images, '--max-images', 24,
+                    '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    report = ranking_in(tmp_path / 'out')
+    assert report['images'] == 24
+    assert report['rows'][0]['score'] == 1
+
+
+def test_other_methods_networks_are_ranked_too(trained, tmp_path):
+    done = run_tool('route.py', trained.config, trained.checkpoint, '--task',
+                    'digits', '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = ranking_in(tmp_path)
+    assert report['unified'] is None
+    assert len(report['rows']) == 4
+
+
+def test_what_exists_is_replaced_on_demand_only(sdr, images, tmp_path):
+    command = ['route.py', sdr[2], '--task', images, '--out', tmp_path / 'out']
+    assert run_tool(*command).returncode == 0
+    before = ranking_in(tmp_path / 'out')
+    done = run_tool(*command, '--metric', 'logme')
+    assert done.returncode == 2 and '--force' in done.stderr
+    assert ranking_in(tmp_path / 'out') == before
+    assert run_tool(*command, '--metric', 'logme', '--force').returncode == 0
+    assert ranking_in(tmp_path / 'out')['metric'] == 'logme'
+
+
+@pytest.mark.parametrize('change, complaint', [
+    (lambda task: shutil.rmtree(f'{task}/train/dark'), 'different classes'),
+    (lambda task:
+     [shutil.rmtree(f'{task}/{split}/dark')
+      for split in ('train', 'test')], 'has 1 class'),
+    (lambda task:
+     [os.remove(f'{task}/train/dark/{number}.png')
+      for number in range(13)], r'class of 2 image\(s\)'),
+    (lambda task: [
+        os.remove(f'{task}/train/{name}/{number}.png') for number in range(6)
+        for name in ('dark', 'bright')
+    ], 'has 18 images, not more than the k=20'),
+])
+def test_a_wrong_task_is_refused(sdr, images, tmp_path, change, complaint):
+    change(images)
+    done = run_tool('route.py', *sdr[:2], '--task', images, '--out',
+                    tmp_path / 'out')
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr.splitlines()[-1])
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('args, complaint', [
+    (['{exports}', '--task', 'nowhere'], 'nowhere is not a folder'),
+    (['nowhere', '--task', 'digits'], 'nowhere does not exist'),
+    (['{config}', 'no.pth', '--task', 'digits'], 'no.pth does not exist'),
+    (['{config}', '{other}', '--task', 'digits'], 'does not fit the config'),
+    (['a', 'b', 'c', '--task', 'digits'], 'EXPORTS, or CONFIG and CHECKP'),
+    (['{exports}', '--task', 'digits', '--top', '0'], 'at least 1'),
+    (['{exports}', '--task', 'digits', '--device', 'tpu'], 'tpu'),
+])
+def test_bad_input_is_refused(sdr, trained, tmp_path, args, complaint):
+    known = dict(config=sdr[0], exports=sdr[2], other=trained.checkpoint)
+    done = run_tool('route.py', *(arg.format(**known) for arg in args),
+                    '--out', tmp_path / 'out')
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr.splitlines()[-1])
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,283 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Find the sub-network that suits a labelled task, without fine-tuning any.
+
+PLACE is a folder that slim_export.py wrote into, or a training config and its
+checkpoint, where sub-networks that have stages in common share the work.
+"""
+import argparse
+import os
+import shlex
+import shutil
+import sys
+import time
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import DictAction
+from torch import nn
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.clustering import backbone_of
+from dspnet_mm.device import check_device
+from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate, pick,
+                                  pick_balanced)
+from dspnet_mm.evaluation.report import labelled_datasets
+from dspnet_mm.files import check_writable, write_json
+from dspnet_mm.models import SDR
+from dspnet_mm.routing import METRICS, check_task, subnets_features
+from dspnet_mm.slimming import (export_subnets, find_plain_files, load_config,
+                                load_plain, load_supernet, recalibrate)
+from dspnet_mm.slimming.plain_file import INDEX_NAME, read_index
+from dspnet_mm.versions import versions
+
+_CALIBRATION_IMAGES = 1024
+_K = 20
+
+
+class Task(NamedTuple):
+    """The task's training images.
+
+    Args:
+        inputs (Tensor): Shape (N, 3, H, W).
+        labels (ndarray): Shape (N, ).
+        calibration (list[int]): Which images batch norm is recalibrated on.
+        batch_size (int): How many images are computed at once.
+    """
+    inputs: torch.Tensor
+    labels: np.ndarray
+    calibration: List[int]
+    batch_size: int
+
+    @classmethod
+    def load(cls, place: str, image_format: ImageFormat,
+             max_images: Optional[int], seed: int, device: str) -> 'Task':
+        """Load images, at most so many, each class in proportion."""
+        dataset = labelled_datasets(place, image_format.input_size)[0]
+        labels = np.array([
+            dataset.get_data_info(index)['gt_label']
+            for index in range(len(dataset))
+        ])
+        chosen = list(range(len(labels)))
+        if max_images is not None and max_images < len(labels):
+            chosen = pick_balanced(labels, max_images / len(labels), seed)
+        check_task(labels[chosen], _K, f'--task {place}')
+        inputs = torch.cat(
+            [inputs for inputs, _ in iterate(dataset, image_format, chosen)])
+        return cls(
+            inputs.to(device), labels[chosen],
+            pick(chosen, _CALIBRATION_IMAGES, seed), image_format.batch_size)
+
+    def features(self, backbone: nn.Module) -> np.ndarray:
+        """A plain network's features, its batch norm recalibrated."""
+        backbone.to(self.inputs.device)
+        recalibrate(backbone, [self.inputs[self.calibration]])
+        backbone.eval()
+        batches = self.inputs.split(self.batch_size)
+        return extract_features(backbone, ((batch, np.empty(len(batch)))
+                                           for batch in batches))[0]
+
+
+class Checkpoint:
+    """The sub-networks that a training desires, and the unified network."""
+
+    def __init__(self, args: argparse.Namespace, config: str,
+                 checkpoint: str) -> None:
+        self.cfg = load_config(config, args.cfg_options)
+        if not os.path.isfile(checkpoint):
+            raise InputError(f'{checkpoint} does not exist: give the '
+                             'checkpoint that training wrote')
+        self.checkpoint = checkpoint
+        self.model = load_supernet(self.cfg, checkpoint)
+        self.number = len(self.model.family.desired)
+        self.device = args.device
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """What the networks expect."""
+        return ImageFormat.from_config(
+            self.cfg.model.get('data_preprocessor'),
+            self.model.family.input_size)
+
+    def features(self, task: Task) -> Iterator[Tuple[str, np.ndarray]]:
+        """Each sub-network's name and features."""
+        return subnets_features(
+            self.model.backbone.to(self.device), self.model.family.desired,
+            task.inputs, task.calibration, task.batch_size)
+
+    def unified(self, task: Task) -> Optional[np.ndarray]:
+        """The features of SDR's unified network, where there is one."""
+        if isinstance(self.model, SDR):
+            return task.features(backbone_of(self.model))
+        return None
+
+    def export(self, name: str, out: str) -> None:
+        """Slim the best."""
+        export_subnets(
+            self.cfg,
+            self.checkpoint,
+            {name: self.model.family.desired[name]},
+            out,
+            device=self.device,
+            # Looked at before the work.
+            force=True)
+
+
+class Exports:
+    """Networks that were exported."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.networks = [
+            load_plain(path) for path in find_plain_files([folder])
+        ]
+        self.number = len(self.networks)
+        if not self.number:
+            raise InputError(f'{folder} holds no network: give a folder that '
+                             'slim_export.py wrote into')
+        formats = {repr(network.image_format) for network in self.networks}
+        if len(formats) > 1:
+            raise InputError(f'the networks of {folder} expect images of '
+                             f'{len(formats)} formats: export those of one '
+                             'training into a folder')
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """What the networks expect."""
+        return self.networks[0].image_format
+
+    def features(self, task: Task) -> Iterator[Tuple[str, np.ndarray]]:
+        """Each network's name and features."""
+        for network in self.networks:
+            yield network.meta['name'], task.features(network.backbone)
+
+    def unified(self, task: Task) -> None:
+        """It is not exported."""
+
+    def export(self, name: str, out: str) -> None:
+        """Copy the best."""
+        entry, = (
+            entry for entry in read_index(self.folder)
+            if entry['name'] == name)
+        os.makedirs(out, exist_ok=True)
+        for file in entry['files']:
+            shutil.copy(os.path.join(self.folder, os.path.basename(file)), out)
+        write_json(os.path.join(out, INDEX_NAME), dict(subnets=[entry]))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'place',
+        nargs='+',
+        metavar='PLACE',
+        help='EXPORTS, or CONFIG and CHECKPOINT')
+    parser.add_argument(
+        '--task',
+        required=True,
+        help='"digits", or a folder that holds train/CLASS/ and test/CLASS/, '
+        'of which the training images are looked at')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='where the best network and ranking.json go')
+    parser.add_argument(
+        '--metric',
+        choices=[*METRICS],
+        default='knn',
+        help='by what to rank: the accuracy of 20 nearest neighbours among '
+        'the other images, of linear probes on images left out, or LogME '
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--top',
+        type=int,
+        default=5,
+        metavar='N',
+        help='how many to print; ranking.json holds all '
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--max-images',
+        type=int,
+        metavar='N',
+        help='how many of the images to look at, each class in proportion '
+        '(default: all)')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='decides which images (default: %(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute (default: %(default)s)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace files that exist')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="values that replace the config's")
+    args = parser.parse_args()
+    if len(args.place) > 2:
+        parser.error('give EXPORTS, or CONFIG and CHECKPOINT')
+    if args.top < 1 or args.seed < 0 or (args.max_images or 1) < 1:
+        parser.error('--top and --max-images take a number of at least 1, '
+                     '--seed of at least 0')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    check_device(args.device)
+    ranking_path = os.path.join(args.out, 'ranking.json')
+    check_writable(ranking_path)
+    for name in ('ranking.json', INDEX_NAME):
+        if os.path.exists(os.path.join(args.out, name)) and not args.force:
+            raise InputError(f'{args.out} already holds {name}: give another '
+                             'folder, or --force to replace it')
+    networks = Checkpoint(args, *args.place) if len(
+        args.place) == 2 else Exports(*args.place)
+    task = Task.load(args.task, networks.image_format, args.max_images,
+                     args.seed, args.device)
+    score = METRICS[args.metric]
+    begin = time.monotonic()
+    scores: Dict[str, float] = {}
+    for name, features in networks.features(task):
+        scores[name] = score(features, task.labels)
+        if len(scores) % max(1, networks.number // 10) == 0:
+            print(
+                f'{len(scores)} of {networks.number} sub-networks',
+                file=sys.stderr,
+                flush=True)
+    seconds = time.monotonic() - begin
+    unified = networks.unified(task)
+    ranking = sorted(scores, key=lambda name: (-scores[name], name))
+    networks.export(ranking[0], args.out)
+    rows = [dict(subnet=name, score=scores[name]) for name in ranking]
+    report = dict(
+        metric=args.metric,
+        rows=rows,
+        unified=None if unified is None else score(unified, task.labels),
+        images=len(task.labels),
+        seconds=seconds,
+        seeds=[args.seed],
+        versions=versions(),
+        command=shlex.join(['python', *sys.argv]))
+    write_json(ranking_path, report)
+    shown = [(str(place), row['subnet'], f'{row["score"]:.4f}')
+             for place, row in enumerate(rows[:args.top], 1)]
+    if unified is not None:
+        shown.append(('', 'unified', f'{report["unified"]:.4f}'))
+    print(markdown_table(('', 'sub-network', args.metric), shown))
+    print(f'{networks.number} sub-networks on {len(task.labels)} images in '
+          f'{seconds:.0f} s; {ranking[0]} and ranking.json: {args.out}')
+
+
+if __name__ == '__main__':
+    run(main)
