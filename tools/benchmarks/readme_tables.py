@@ -3,14 +3,15 @@
 """Write the tables of the READMEs from the results they stand for.
 
 A table stands between ``<!-- table NAME.json -->`` and ``<!-- end -->``, NAME
-being a file in tools/benchmarks/results.
+being a file in tools/benchmarks/results; ``<!-- table NAME.json figures -->``
+is of what a comparison of ways to train comes to.
 """
 import argparse
 import json
 import os
 import re
 import sys
-from typing import Dict, Union
+from typing import Dict, List, Union
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -23,7 +24,8 @@ RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
 READMES = ('README.md', 'configs/dspnet/README.md',
            'configs/benchmarks/README.md')
 PATTERN = re.compile(
-    r'(<!-- table (?P<name>[\w.-]+\.json) -->\n).*?(<!-- end -->)', re.DOTALL)
+    r'(<!-- table (?P<name>[\w.-]+\.json)(?P<figures> figures)? -->\n).*?'
+    r'(<!-- end -->)', re.DOTALL)
 
 
 def accuracy(value: Union[float, Dict[str, float]]) -> str:
@@ -53,8 +55,13 @@ COLUMNS = (
     ('finetuned_1', '1 % of labels', accuracy),
     ('finetuned_10', '10 % of labels', accuracy),
     ('idea', 'idea', str),
+    ('against', 'compared with', lambda value: METHODS.get(value, value)),
     ('knn_gain', 'kNN, points', gain),
     ('linear_gain', 'linear probe, points', gain),
+    ('knn_worst', 'worst network, kNN', gain),
+    ('linear_worst', 'worst network, linear', gain),
+    ('knn_error_ratio', 'errors, kNN', '{:.2f}'.format),
+    ('linear_error_ratio', 'errors, linear', '{:.2f}'.format),
     ('cost_ratio', 'cost', '{:.2f}'.format),
     ('metric', 'metric', str),
     ('slimmed', 'from slimmed weights', accuracy),
@@ -64,6 +71,27 @@ COLUMNS = (
 )
 
 
+def comparisons(report: dict) -> List[dict]:
+    """A row for each way that a supernet's is compared with."""
+    figures = report['figures']
+
+    def with_error(name: str) -> Dict[str, float]:
+        return dict(mean=figures[name], se=figures[f'{name}_se'])
+
+    rows = []
+    for way in list(report['by_seed'])[1:]:
+        # The first comparison's figures have plain names.
+        prefix = f'{way}_' if f'{way}_cost_ratio' in figures else ''
+        row = dict(against=way, cost_ratio=figures[f'{prefix}cost_ratio'])
+        for metric in ('knn', 'linear'):
+            stem = f'{prefix}{metric}'
+            row[f'{metric}_gain'] = with_error(f'{stem}_gain_mean')
+            row[f'{metric}_worst'] = with_error(f'{stem}_gain_worst')
+            row[f'{metric}_error_ratio'] = figures[f'{stem}_error_ratio']
+        rows.append(row)
+    return rows
+
+
 def table(match: re.Match) -> str:
     """The table that a match stands for, between its two comments."""
     path = os.path.join(RESULTS, match['name'])
@@ -71,7 +99,8 @@ def table(match: re.Match) -> str:
         with open(path) as file:
             result = json.load(file)
         # Where rows are single trainings, what they come to.
-        rows = result.get('summary', result['rows'])
+        rows = comparisons(result) if match['figures'] else result.get(
+            'summary', result['rows'])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f'{path} cannot be read ({error}): write it with the '
                          'command that its README names')
@@ -79,7 +108,7 @@ def table(match: re.Match) -> str:
     lines = markdown_table([title for _, title, _ in columns],
                            [[show(row[key]) for key, _, show in columns]
                             for row in rows])
-    return f'{match[1]}\n{lines}\n\n{match[3]}'
+    return f'{match[1]}\n{lines}\n\n{match[match.lastindex]}'
 
 
 def main() -> None:
