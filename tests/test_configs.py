@@ -16,6 +16,7 @@ from mmselfsup.registry import MODELS
 from PIL import Image
 
 from dspnet_mm.models import SupernetAlgorithm
+from dspnet_mm.models.backbones import build_family
 
 CONFIGS = sorted(
     path for method in ('dspnet', 'sdr', 'slimclr', 'us3l')
@@ -49,6 +50,9 @@ def test_a_config_parses_builds_and_trains_a_step(path, tmp_path):
             Image.fromarray(image).save(tmp_path / f'{number}.png')
         loader.dataset.data_root = str(tmp_path)
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    if 'batch_sampler' in loader:
+        # So few images make no clusters.
+        loader.batch_sampler.phases = [dict(levels=0, until=1)]
     loader = Runner.build_dataloader(loader, seed=0)
     loader.batch_sampler.max_epochs = cfg.train_cfg.max_epochs
     data = next(iter(loader))
@@ -80,6 +84,20 @@ def test_on_small_images_the_supernet_grows():
                                       (0.7, everything, 'largest')):
         assert set(model.sampler(3, 0, progress)) == trained
         assert model.targets.at(progress) == target
+
+
+@pytest.mark.parametrize(
+    'path', [path for path in CONFIGS if f'{os.sep}sdr{os.sep}' in path])
+def test_batches_are_of_the_clusters_that_sdr_has_subnets_for(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    family = build_family(cfg.model.family.to_dict())
+    batches = cfg.train_dataloader.batch_sampler
+    assert batches.num_groups == family.num_groups
+    # One network at first, and all of them at the end.
+    levels = [phase.levels for phase in batches.phases]
+    assert levels[0] == 0 and levels[-1] == family.levels
+    assert cfg.custom_hooks[-1].type == 'ClusterHook'
 
 
 def test_us3l_gets_smaller_in_four_phases_and_distills():
