@@ -14,6 +14,7 @@ from mmselfsup.registry import MODELS
 
 READMES = ('README.md', os.path.join('configs', 'dspnet', 'README.md'),
            os.path.join('configs', 'benchmarks', 'README.md'),
+           os.path.join('configs', 'sdr', 'README.md'),
            os.path.join('configs', 'slimclr', 'README.md'),
            os.path.join('configs', 'us3l', 'README.md'))
 
