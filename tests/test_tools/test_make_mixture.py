@@ -1,0 +1,126 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import hashlib
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import run_tool
+from PIL import Image
+
+CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog',
+           'horse', 'ship', 'truck')
+ANNOTATION = '''<annotation>{}</annotation>'''
+BOX = '''<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
+<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'''
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """CIFAR-10 and BCCD in small, of noise."""
+    generator = np.random.default_rng(0)
+
+    def noise(path, height, width):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+
+    for split, number in (('train', 9), ('test', 4)):
+        for name in CIFAR10:
+            for index in range(number):
+                noise(tmp_path / 'cifar10' / split / name / f'{index}.png', 32,
+                      32)
+    bccd = tmp_path / 'bccd'
+    for folder in ('Annotations', 'ImageSets/Main'):
+        (bccd / folder).mkdir(parents=True)
+    for split, number in (('trainval', 4), ('test', 3)):
+        names = [f'{split}{index}' for index in range(number)]
+        (bccd / 'ImageSets' / 'Main' / f'{split}.txt').write_text(
+            '\n'.join(names))
+        for name in names:
+            noise(bccd / 'JPEGImages' / f'{name}.jpg', 60, 80)
+            cells = [
+                BOX.format(label, 10 * place, 5, 10 * place + 9, 25)
+                for place, label in enumerate(('RBC', 'RBC', 'WBC',
+                                               'Platelets'))
+            ]
+            # One without an area.
+            cells.append(BOX.format('RBC', 5, 5, 5, 5))
+            (bccd / 'Annotations' / f'{name}.xml').write_text(
+                ANNOTATION.format(''.join(cells)))
+    return tmp_path
+
+
+def make(sources, *args):
+    return run_tool('dataset/make_mixture.py', '--cifar10',
+                    sources / 'cifar10', '--bccd', sources / 'bccd', '--out',
+                    sources / 'mixture', '--images', 14, '--train', 5,
+                    '--test', 3, *args)
+
+
+def contents(folder):
+    """By content, the files below a folder."""
+    found = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(place, name), 'rb') as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+            found.setdefault(digest, []).append(os.path.join(place, name))
+    return found
+
+
+def test_tasks_are_of_other_images(sources):
+    done = make(sources)
+    assert done.returncode == 0, done.stderr
+    mixture = sources / 'mixture'
+    worlds = sorted(os.listdir(mixture / 'images'))
+    assert worlds == ['animals', 'cells', 'digits', 'vehicles']
+    for world in worlds:
+        images = os.listdir(mixture / 'images' / world)
+        assert len(images) == 14
+        with Image.open(mixture / 'images' / world / images[0]) as image:
+            assert image.size == (32, 32)
+    tasks = os.listdir(mixture / 'tasks')
+    assert len(tasks) == 7
+    pretraining = contents(mixture / 'images')
+    for task in tasks:
+        train, test = (
+            contents(mixture / 'tasks' / task / split)
+            for split in ('train', 'test'))
+        assert not {*pretraining} & {*train, *test}
+        assert not {*train} & {*test}
+        assert sorted(os.listdir(mixture / 'tasks' / task / 'train')) == \
+            sorted(os.listdir(mixture / 'tasks' / task / 'test'))
+    assert re.search(r'\| pets +\| cat dog +\| 10 +\| 6 +\|', done.stdout)
+    assert re.search(r'\| cells +\| RBC WBC Platelets +\| \d+ +\| 5 +\|',
+                     done.stdout)
+
+
+def test_the_seed_decides(sources):
+    drawn = []
+    for seed in (0, 0, 1):
+        assert make(sources, '--seed', seed).returncode == 0
+        drawn.append({*contents(sources / 'mixture' / 'images')})
+        shutil.rmtree(sources / 'mixture')
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize('change, args, complaint', [
+    (lambda folder: (folder / 'mixture').mkdir(), [], 'mixture exists'),
+    (lambda folder: shutil.rmtree(folder / 'cifar10' / 'test'), [],
+     'has no test/.*download_cifar10'),
+    (lambda folder: shutil.rmtree(folder / 'cifar10' / 'train' / 'cat'), [],
+     'has no cat'),
+    (lambda folder: shutil.rmtree(folder / 'bccd' / 'ImageSets'), [],
+     'trainval.txt is no file'),
+    (lambda folder: None, ['--images', 17], 'images of a world'),
+    (lambda folder: None, ['--images', 0], 'at least 1'),
+])
+def test_bad_input_is_refused(sources, change, args, complaint):
+    change(sources)
+    done = make(sources, *args)
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr.splitlines()[-1])
+    left = [name for name in os.listdir(sources) if 'mixture' in name]
+    assert not left or not os.listdir(sources / 'mixture')

@@ -1,0 +1,281 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Make a set of images of four worlds, and tasks in each, for SDR.
+
+Digits, vehicles and animals of CIFAR-10, and blood cells of BCCD, all at 32
+pixels. The images to pre-train on are as many of each world and not labelled;
+the tasks are of other images of these worlds.
+"""
+import argparse
+import os
+from typing import Dict, Iterator, List, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+from mmcls.datasets import CustomDataset
+from PIL import Image
+
+import dspnet_mm  # noqa: F401
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.datasets import EmbeddedDigits
+from dspnet_mm.errors import InputError
+from dspnet_mm.files import whole_folder
+
+_SIZE = 32
+# Around a cell's box, as a part of its longer edge.
+_MARGIN = 0.1
+VEHICLES = ('airplane', 'automobile', 'ship', 'truck')
+ANIMALS = ('bird', 'cat', 'deer', 'dog', 'frog', 'horse')
+CELLS = ('RBC', 'WBC', 'Platelets')
+DIGITS = tuple(str(digit) for digit in range(10))
+# Some are of all classes of a world, some of few that are alike, and one is
+# of two worlds.
+TASKS = dict(
+    digits=DIGITS,
+    vehicles=VEHICLES,
+    animals=ANIMALS,
+    cells=CELLS,
+    road=('automobile', 'truck'),
+    pets=('cat', 'dog'),
+    flying=('airplane', 'bird'),
+)
+
+
+class Picture(NamedTuple):
+    """An image that is not loaded yet.
+
+    Args:
+        path (str): Its file, or '' where there is none.
+        pixels (ndarray, optional): Itself, uint8, of shape (H, W, 3).
+        box (tuple, optional): Which part of it: left, top, right, bottom.
+    """
+    path: str = ''
+    pixels: np.ndarray = None
+    box: tuple = None
+
+    def load(self) -> Image.Image:
+        """The image at the size of all."""
+        image = Image.open(self.path) if self.path else Image.fromarray(
+            self.pixels)
+        image = image.convert('RGB')
+        if self.box:
+            image = image.crop(self.box)
+        return image.resize((_SIZE, _SIZE), Image.BICUBIC)
+
+
+Labelled = Dict[str, List[Picture]]
+
+
+class World(NamedTuple):
+    """Images by class, some for pre-training and others for tasks."""
+    pretraining: Labelled
+    train: Labelled
+    test: Labelled
+
+
+def divided(pictures: List[Picture], parts: List[int],
+            generator: np.random.Generator) -> Iterator[List[Picture]]:
+    """Divide pictures at random into parts of these sizes."""
+    order = generator.permutation(len(pictures))
+    start = 0
+    for part in parts:
+        yield [pictures[i] for i in order[start:start + part]]
+        start += part
+
+
+def digits(args: argparse.Namespace, generator: np.random.Generator) -> World:
+    """scikit-learn's: a fourth of each class for training, one for testing."""
+    world = World({}, {}, {})
+    items = [
+        dataset.get_data_info(i)
+        for dataset in map(EmbeddedDigits, ('train', 'test'))
+        for i in range(len(dataset))
+    ]
+    for digit in DIGITS:
+        pictures = [
+            Picture(pixels=item['img']) for item in items
+            if item['gt_label'] == int(digit)
+        ]
+        few = len(pictures) // 4
+        (world.train[digit],
+         world.test[digit], world.pretraining[digit]) = divided(
+             pictures, [few, few, len(pictures) - 2 * few], generator)
+    return world
+
+
+def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
+            generator: np.random.Generator) -> World:
+    """CIFAR-10's, as a folder per class."""
+    world = World({}, {}, {})
+    for split in ('train', 'test'):
+        path = os.path.join(folder, split)
+        if not os.path.isdir(path):
+            raise InputError(f'--cifar10 {folder} has no {split}/: give what '
+                             'tools/dataset/download_cifar10.py writes')
+        dataset = CustomDataset(data_prefix=path)
+        missing = {*classes} - {*dataset.CLASSES}
+        if missing:
+            raise InputError(f'{path} has no {", ".join(sorted(missing))}: '
+                             'give what tools/dataset/download_cifar10.py '
+                             'writes')
+        labels = dataset.get_gt_labels()
+        for name in classes:
+            chosen = np.flatnonzero(labels == dataset.CLASSES.index(name))
+            pictures = [
+                Picture(dataset.get_data_info(i)['img_path']) for i in chosen
+            ]
+            if split == 'test':
+                world.test[name], = divided(pictures, [args.test], generator)
+                continue
+            world.train[name], world.pretraining[name] = divided(
+                pictures, [args.train, len(pictures) - args.train], generator)
+    return world
+
+
+def cells(args: argparse.Namespace, generator: np.random.Generator) -> World:
+    """BCCD's boxes: training images to pre-train, others for the task."""
+    parts = {}
+    for split in ('trainval', 'test'):
+        path = os.path.join(args.bccd, 'ImageSets', 'Main', f'{split}.txt')
+        if not os.path.isfile(path):
+            raise InputError(f'{path} is no file: give as --bccd the folder '
+                             'of BCCD that holds JPEGImages, Annotations and '
+                             'ImageSets')
+        parts[split] = {name: [] for name in CELLS}
+        with open(path) as file:
+            for name in file.read().split():
+                for label, picture in boxes(args.bccd, name):
+                    parts[split][label].append(picture)
+    world = World(parts['trainval'], {}, {})
+    for label, pictures in parts['test'].items():
+        half = len(pictures) // 2
+        world.train[label], world.test[label] = divided(
+            pictures, [min(args.train, half),
+                       min(args.test, half)], generator)
+    return world
+
+
+def boxes(folder: str, name: str) -> Iterator[tuple]:
+    """The cells of an image, with a square around each box."""
+    root = ElementTree.parse(
+        os.path.join(folder, 'Annotations', f'{name}.xml')).getroot()
+    for found in root.iter('object'):
+        left, top, right, bottom = (
+            int(found.find('bndbox').find(key).text)
+            for key in ('xmin', 'ymin', 'xmax', 'ymax'))
+        half = (0.5 + _MARGIN) * max(right - left, bottom - top)
+        # Two boxes have no area.
+        if min(right - left, bottom - top) < 4:
+            continue
+        x, y = (left + right) / 2, (top + bottom) / 2
+        square = tuple(
+            round(value) for value in (x - half, y - half, x + half, y + half))
+        path = os.path.join(folder, 'JPEGImages', f'{name}.jpg')
+        yield found.find('name').text, Picture(path, box=square)
+
+
+def save(pictures: List[Picture], folder: str) -> None:
+    """Write images, numbered."""
+    os.makedirs(folder)
+    for number, picture in enumerate(pictures):
+        picture.load().save(os.path.join(folder, f'{number:05d}.png'))
+
+
+def balanced(world: World, number: int,
+             generator: np.random.Generator) -> List[Picture]:
+    """So many images to pre-train on, of each class alike while they last."""
+    chosen: List[Picture] = []
+    by_size = sorted(world.pretraining.values(), key=len)
+    for place, pictures in enumerate(by_size):
+        share = (number - len(chosen)) // (len(by_size) - place)
+        chosen += next(divided(pictures, [share], generator))
+    if len(chosen) < number:
+        raise InputError(f'there are {len(chosen)} images of a world: '
+                         f'--images {number} are too many')
+    return chosen
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--cifar10',
+        required=True,
+        metavar='FOLDER',
+        help='CIFAR-10 as tools/dataset/download_cifar10.py writes it')
+    parser.add_argument(
+        '--bccd',
+        required=True,
+        metavar='FOLDER',
+        help='BCCD, with JPEGImages, Annotations and ImageSets')
+    parser.add_argument(
+        '--out', required=True, metavar='FOLDER', help='where to write')
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=800,
+        metavar='N',
+        help='images of each world to pre-train on (default: %(default)s)')
+    parser.add_argument(
+        '--train',
+        type=int,
+        default=100,
+        metavar='N',
+        help="a task's training images of each class, at most "
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--test',
+        type=int,
+        default=250,
+        metavar='N',
+        help="a task's test images of each class, at most "
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='decides which images (default: %(default)s)')
+    args = parser.parse_args()
+    if min(args.images, args.train, args.test) < 1 or args.seed < 0:
+        parser.error('--images, --train and --test take a number of at least '
+                     '1, --seed of at least 0')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    if os.path.exists(args.out):
+        raise InputError(f'{args.out} exists: give another folder, or remove '
+                         'it')
+    generator = np.random.default_rng(args.seed)
+    worlds = dict(
+        digits=digits(args, generator),
+        vehicles=cifar10(args.cifar10, VEHICLES, args, generator),
+        animals=cifar10(args.cifar10, ANIMALS, args, generator),
+        cells=cells(args, generator))
+    rows = []
+    with whole_folder(args.out) as folder:
+        for name, world in worlds.items():
+            pictures = balanced(world, args.images, generator)
+            save(pictures, os.path.join(folder, 'images', name))
+        for task, classes in TASKS.items():
+            counts = []
+            for split in ('train', 'test'):
+                known = {
+                    label: pictures
+                    for world in worlds.values()
+                    for label, pictures in getattr(world, split).items()
+                }
+                for label in classes:
+                    save(known[label],
+                         os.path.join(folder, 'tasks', task, split, label))
+                counts.append(sum(len(known[label]) for label in classes))
+            rows.append((task, ' '.join(classes), *map(str, counts)))
+    print(f'{len(worlds) * args.images} images of {", ".join(worlds)} to '
+          f'pre-train on: {args.out}/images')
+    print(markdown_table(('task', 'classes', 'training', 'test'), rows))
+
+
+if __name__ == '__main__':
+    run(main)
