@@ -1,7 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """What the command-line tools share."""
+import argparse
 import sys
-from typing import Callable, Sequence
+from typing import Any, Callable, Dict, Sequence
+
+from mmengine.config import DictAction
 
 from .errors import InputError, VerificationError
 
@@ -26,6 +29,31 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)
         sys.exit(130)
+
+
+_OPTIONS: Dict[str, Dict[str, Any]] = {
+    'device':
+    dict(default='cpu', help='where to compute (default: %(default)s)'),
+    'force':
+    dict(action='store_true', help='replace files that exist'),
+    'cfg-options':
+    dict(
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="values that replace the config's"),
+}
+
+
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add options that several tools have.
+
+    Args:
+        parser (ArgumentParser): The tool's.
+        *names (str): Of 'device', 'force' and 'cfg-options'.
+    """
+    for name in names:
+        parser.add_argument(f'--{name}', **_OPTIONS[name])
 
 
 def markdown_table(header: Sequence[str],

@@ -8,10 +8,9 @@ import sys
 
 import matplotlib
 import numpy as np
-from mmengine.config import DictAction
 from mmselfsup.registry import DATASETS
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.clustering import backbone_of, cluster_tree, image_features
 from dspnet_mm.datasets import UnreadableImage, write_clusters
 from dspnet_mm.datasets.clusters import check_sizes
@@ -73,16 +72,7 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='how many processes load images; 0 loads them in this one '
         '(default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        help='where to compute (default: %(default)s)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help="values that replace the config's")
+    add_options(parser, 'device', 'cfg-options')
     args = parser.parse_args()
     if not args.out.endswith('.csv'):
         parser.error(f'--out {args.out} is no name of a .csv file')

@@ -5,7 +5,7 @@ import argparse
 import shlex
 import sys
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.evaluation.report import BASELINES, PROBES, evaluate
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
@@ -48,10 +48,7 @@ def parse_args() -> argparse.Namespace:
         default=0,
         help='for the random twins and the first weights of --probe '
         '(default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        help='where to compute (default: %(default)s)')
+    add_options(parser, 'device')
     parser.add_argument(
         '--out', metavar='REPORT.json', help='write the results, too')
     return parser.parse_args()

@@ -15,10 +15,9 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from torch import nn
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
@@ -211,18 +210,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=0,
         help='decides which images (default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        help='where to compute (default: %(default)s)')
-    parser.add_argument(
-        '--force', action='store_true', help='replace files that exist')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help="values that replace the config's")
+    add_options(parser, 'device', 'force', 'cfg-options')
     args = parser.parse_args()
     if len(args.place) > 2:
         parser.error('give EXPORTS, or CONFIG and CHECKPOINT')

@@ -5,9 +5,7 @@ import argparse
 import shlex
 import sys
 
-from mmengine.config import DictAction
-
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.slimming import build_family_of, load_config, plain_backbone_cfg
 from dspnet_mm.versions import versions
@@ -16,12 +14,7 @@ from dspnet_mm.versions import versions
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='a training config')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help="values that replace the config's")
+    add_options(parser, 'cfg-options')
     parser.add_argument('--out', metavar='FILE.json', help='write it, too')
     return parser.parse_args()
 

@@ -27,7 +27,7 @@ from mmengine.utils import import_modules_from_strings
 from mmengine.visualization import Visualizer
 
 from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
-from dspnet_mm.cli import run
+from dspnet_mm.cli import add_options, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import RESULT, check_writable, whole_file
@@ -94,10 +94,7 @@ def parse_args() -> argparse.Namespace:
         default=0.3,
         metavar='S',
         help='boxes with a lower score are left out (default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        help='where to compute (default: %(default)s)')
+    add_options(parser, 'device')
     args = parser.parse_args()
     if args.images < 1:
         parser.error('--images takes a number of at least 1')

@@ -5,10 +5,8 @@ import argparse
 import os
 import re
 
-from mmengine.config import DictAction
-
 import dspnet_mm  # noqa: F401
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.slimming import build_family_of, export_subnets, load_config
 
@@ -93,18 +91,7 @@ def parse_args() -> argparse.Namespace:
         dest='further_files',
         default=[],
         help='write safetensors files, too')
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        help='where to compute (default: %(default)s)')
-    parser.add_argument(
-        '--force', action='store_true', help='replace files that exist')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help="values that replace the config's")
+    add_options(parser, 'device', 'force', 'cfg-options')
     args = parser.parse_args()
     asked = (args.subnet, args.all or None, args.width
              or args.depth, args.max_flops, args.max_params)

@@ -38,7 +38,7 @@ from one_by_one import alone_cfg
 from torch import nn
 from views import makers, photographs
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, write_json
@@ -478,10 +478,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=7,
         help='pairs, at least, to take the median of (default: %(default)s)')
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        help='where to compute (default: %(default)s)')
+    add_options(parser, 'device')
     parser.add_argument(
         '--quick',
         action='store_true',
