@@ -79,7 +79,9 @@ def export_subnets(cfg: Config,
             FURTHER_FILES[kind].check_subnet(family, name, subnet)
 
     progress(f'loading {checkpoint}')
-    model = load_supernet(cfg, checkpoint).to(device)
+    # In channels-last, convolutions round otherwise than the plain network's.
+    model = load_supernet(cfg, checkpoint).to(
+        device, memory_format=torch.contiguous_format)
     image_format = ImageFormat.from_config(
         cfg.model.get('data_preprocessor'), family.input_size)
     dataset_cfg = cfg.train_dataloader.dataset

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.slimming import export as export_module
 from dspnet_mm.slimming import load_plain
+from dspnet_mm.slimming.plain_file import read_index
 
 TOOL = os.path.join(ROOT, 'tools', 'slim_export.py')
 NAMES = ['large', 'medium', 'small', 'tiny']
@@ -43,6 +44,18 @@ def test_all_files_are_there_and_none_besides(exported):
 
 
 @pytest.mark.smoke
+def test_the_memory_format_of_training_does_not_round(trained, tmp_path):
+    """Where tensor cores want channels last, files are as precise."""
+    done = run_tool('slim_export.py', trained.config, trained.checkpoint,
+                    '--out-dir', tmp_path, '--all', '--cfg-options',
+                    'model.channels_last=True')
+    assert done.returncode == 0, done.stderr
+    assert {
+        entry['max_abs_difference']
+        for entry in read_index(str(tmp_path))
+    } == {0}
+
+
 def test_the_index_says_what_was_written(exported, trained):
     entries = json.loads((exported / 'subnets.json').read_text())['subnets']
     assert [entry['name'] for entry in entries] == NAMES
