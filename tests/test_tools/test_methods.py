@@ -1,0 +1,86 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import json
+import os
+import re
+
+import pytest
+from conftest import ROOT, run_tool
+
+TOOL = os.path.join('benchmarks', 'methods.py')
+REPORT = os.path.join(ROOT, 'tools', 'benchmarks', 'results',
+                      'once_vs_one_by_one_digits4.json')
+
+
+@pytest.fixture
+def report():
+    with open(REPORT) as file:
+        return json.load(file)
+
+
+def written(report, folder, name):
+    path = folder / name
+    path.write_text(json.dumps(report))
+    return str(path)
+
+
+def us3l(report):
+    """The same report, as if it were US3L's."""
+    return json.loads(json.dumps(report).replace('"dspnet"', '"us3l"'))
+
+
+def test_each_way_to_train_comes_once(report, tmp_path):
+    other = us3l(report)
+    other['seeds'] = other['seeds'][:3]
+    other['figures']['cost_ratio'] = 0.9
+    del other['by_seed']['seed']
+    out = tmp_path / 'methods.json'
+    done = run_tool(TOOL, REPORT, written(other, tmp_path, 'us3l.json'),
+                    '--out', out)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())['rows']
+    ways = [row['method'] for row in rows]
+    assert [*dict.fromkeys(ways)] == ['dspnet', 'byol', 'seed', 'us3l']
+    assert len(rows) == 4 + 4 + 3 + 4
+    # SEED trains three, from the largest of the four.
+    costs = {row['method']: row['cost_ratio'] for row in rows}
+    assert costs['byol'] == 1 and costs['us3l'] == 0.9
+    total = {way: sum_of(report, way) for way in ('dspnet', 'byol', 'seed')}
+    for way in ('dspnet', 'seed'):
+        assert costs[way] == pytest.approx(total[way] / total['byol'])
+    assert {row['seeds'] for row in rows if row['method'] == 'us3l'} == {3}
+    first = next(row for row in report['rows'] if row['method'] == 'dspnet')
+    assert rows[0]['knn'] == first['knn']
+    assert re.search(r'\| US3L +\| tiny +\|.*\| 0.90 \| 3 +\|', done.stdout)
+
+
+def sum_of(report, way):
+    return sum(cost['seconds'] for outcome in report['by_seed'][way]
+               for cost in outcome['costs'])
+
+
+@pytest.mark.parametrize('change, complaint', [
+    (lambda report: report['rows'].pop(), 'differ in their networks'),
+    (lambda report: report['budget'].update(epochs=7), 'in their budget'),
+    (lambda report: report.update(command=report['command'].replace(
+        'digits', 'data/mine')), 'in their budget'),
+    (lambda report: report.update(seeds=[100, 101]), 'no seed in common'),
+    (lambda report: report.pop('figures'), 'is no report'),
+    (lambda report: report.clear(), 'is no report'),
+])
+def test_what_cannot_be_compared_is_refused(report, tmp_path, change,
+                                            complaint):
+    other = us3l(report)
+    # SEED's is the last row; the others have to be there.
+    other['rows'] = [row for row in other['rows'] if row['method'] == 'us3l']
+    other['rows'] += [row for row in report['rows'] if row['method'] == 'byol']
+    if 'networks' in complaint:
+        other['rows'] = [
+            row for row in other['rows'] if row['subnet'] != 'tiny'
+        ]
+    change(other)
+    out = tmp_path / 'methods.json'
+    done = run_tool(TOOL, REPORT, written(other, tmp_path, 'other.json'),
+                    '--out', out)
+    assert done.returncode == 2
+    assert re.search(complaint, done.stderr)
+    assert not out.exists()
