@@ -202,7 +202,8 @@ def _divided(features: np.ndarray, members: np.ndarray, number: int,
     for image in np.argsort(ordered[:, 0] - ordered[:, 1], kind='stable'):
         part = next(part for part in nearest[image]
                     if room[part] > 0 or (room[part] == 0 and left_over))
-        left_over -= room[part] == 0
+        if room[part] == 0:
+            left_over -= 1
         parts[image] = part
         room[part] -= 1
     return parts

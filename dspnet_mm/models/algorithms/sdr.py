@@ -1,6 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
-from typing import Dict, List
+from typing import Dict, Iterable, List
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -149,13 +149,14 @@ class SDR(DSPNet):
         if self.levels:
             trained, = self.sample_subnets()
             torch._foreach_lerp_(
-                _active_weights(self.unified, *self.unified_net),
-                _active_weights(trained, self.backbone, self.neck),
+                _weights_of(self.unified, self.unified_net),
+                _weights_of(trained, (self.backbone, self.neck)),
                 1 - self.momentum)
 
 
-def _active_weights(subnet: Subnet, *networks:
-                    SlimmableNetwork) -> List[torch.Tensor]:
+def _weights_of(subnet: Subnet,
+                networks: Iterable[SlimmableNetwork]) -> List[torch.Tensor]:
+    networks = list(networks)
     with activate(subnet, *networks):
         return [
             tensor for network in networks
