@@ -207,6 +207,26 @@ def train_on_digits(folder, **kwargs):
 
 
 @pytest.fixture(scope='session')
+def trained_sdr(tmp_path_factory):
+    """An SDR of 20 iterations, each second of which is kept.
+
+    In a folder that holds another run's clusters.
+    """
+    folder = tmp_path_factory.mktemp('sdr')
+    (folder / 'clusters.csv').write_text('of another run')
+    cfg = sdr_cfg(folder)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2)
+    runner = train(cfg)
+    config = folder / 'config.py'
+    cfg.dump(str(config))
+    return SimpleNamespace(
+        folder=folder,
+        runner=runner,
+        config=str(config),
+        checkpoint=str(folder / 'iter_20.pth'))
+
+
+@pytest.fixture(scope='session')
 def trained(tmp_path_factory):
     """A supernet trained on digits for an epoch: config and checkpoint."""
     return train_on_digits(tmp_path_factory.mktemp('trained'))

@@ -7,22 +7,12 @@ import torch
 from conftest import digits_cfg, sdr_cfg, train
 
 from dspnet_mm import InputError
-from dspnet_mm.datasets import read_clusters, write_clusters
-
-
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """A run that checkpoints each second iteration, and its folder."""
-    folder = tmp_path_factory.mktemp('whole')
-    (folder / 'clusters.csv').write_text('of another run')
-    cfg = sdr_cfg(folder)
-    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2)
-    return train(cfg), folder
+from dspnet_mm.datasets import EmbeddedDigits, read_clusters, write_clusters
 
 
 @pytest.mark.smoke
-def test_clusters_are_made_when_they_begin_to_count(whole):
-    runner, folder = whole
+def test_clusters_are_made_when_they_begin_to_count(trained_sdr):
+    runner, folder = trained_sdr.runner, trained_sdr.folder
     dataset = runner.train_dataloader.dataset
     clusters = read_clusters(str(folder / 'clusters.csv'), dataset, 4)
     assert np.bincount(clusters).tolist() == [40] * 4
@@ -33,8 +23,9 @@ def test_clusters_are_made_when_they_begin_to_count(whole):
 # In the first phase, at the end of it, and within the first epoch in which
 # clusters count.
 @pytest.mark.parametrize('iteration', [4, 10, 12])
-def test_a_resumed_run_is_the_uninterrupted_one(whole, tmp_path, iteration):
-    runner, folder = whole
+def test_a_resumed_run_is_the_uninterrupted_one(trained_sdr, tmp_path,
+                                                iteration):
+    runner, folder = trained_sdr.runner, trained_sdr.folder
     if iteration > 10:
         # As in the work directory that it was interrupted in.
         (tmp_path / 'clusters.csv').write_bytes(
@@ -49,18 +40,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole, tmp_path, iteration):
         assert torch.equal(resumed.model.state_dict()[key], tensor), key
 
 
-def test_a_list_that_is_lost_is_missed(whole, tmp_path):
-    _, folder = whole
-    cfg = sdr_cfg(tmp_path, resume=True, load_from=f'{folder}/iter_12.pth')
+def test_a_list_that_is_lost_is_missed(trained_sdr, tmp_path):
+    cfg = sdr_cfg(
+        tmp_path,
+        resume=True,
+        load_from=str(trained_sdr.folder / 'iter_12.pth'))
     with pytest.raises(InputError, match='clusters.csv is no file'):
         train(cfg)
 
 
-def test_clusters_of_ones_own_are_kept(whole, tmp_path):
-    runner, _ = whole
+def test_clusters_of_ones_own_are_kept(tmp_path):
     path = str(tmp_path / 'own.csv')
     own = np.arange(160) % 4
-    write_clusters(path, runner.train_dataloader.dataset, own)
+    write_clusters(path, EmbeddedDigits(indices=160), own)
     cfg = sdr_cfg(tmp_path / 'run')
     cfg.train_dataloader.batch_sampler.clusters = path
     batches = train(cfg).train_dataloader.batch_sampler

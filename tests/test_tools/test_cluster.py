@@ -5,23 +5,15 @@ import re
 
 import numpy as np
 import pytest
-from conftest import run_tool, sdr_cfg, train
+from conftest import run_tool
 from PIL import Image
 
 from dspnet_mm.datasets import EmbeddedDigits, ImageFolder, read_clusters
 
 
-def trained_on(cfg, folder):
-    train(cfg)
-    config = str(folder / 'config.py')
-    cfg.dump(config)
-    return config, str(folder / f'epoch_{cfg.train_cfg.max_epochs}.pth')
-
-
-@pytest.fixture(scope='module')
-def sdr(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('sdr')
-    return trained_on(sdr_cfg(folder), folder)
+@pytest.fixture
+def sdr(trained_sdr):
+    return trained_sdr.config, trained_sdr.checkpoint
 
 
 def test_the_lists_of_training_and_tool_are_alike(sdr, tmp_path):

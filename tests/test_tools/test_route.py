@@ -6,27 +6,20 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_tool, sdr_cfg, train
+from conftest import run_tool
 from PIL import Image
 
 from dspnet_mm.slimming import find_plain_files, load_plain
 
-CONFIG_AND_CHECKPOINT = 'config.py', 'epoch_4.pth'
-
 
 @pytest.fixture(scope='module')
-def sdr(tmp_path_factory):
+def sdr(trained_sdr, tmp_path_factory):
     """A trained SDR: config, checkpoint, and the folder of its exports."""
-    folder = tmp_path_factory.mktemp('sdr')
-    cfg = sdr_cfg(folder)
-    train(cfg)
-    config, checkpoint = (str(folder / name) for name in CONFIG_AND_CHECKPOINT)
-    cfg.dump(config)
-    exports = str(folder / 'exports')
-    done = run_tool('slim_export.py', config, checkpoint, '--out-dir', exports,
-                    '--all')
+    exports = str(tmp_path_factory.mktemp('exports'))
+    trained = trained_sdr.config, trained_sdr.checkpoint
+    done = run_tool('slim_export.py', *trained, '--out-dir', exports, '--all')
     assert done.returncode == 0, done.stderr
-    return config, checkpoint, exports
+    return (*trained, exports)
 
 
 @pytest.fixture
