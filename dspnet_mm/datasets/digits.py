@@ -47,6 +47,9 @@ class EmbeddedDigits(PretrainDataset):
                              f'and 0 to {_FOLDS - 1}')
         self.split = split
         self.fold = fold
+        # So few need no memory that processes share; to move them there,
+        # MMEngine collects garbage, which takes longer than all else.
+        kwargs.setdefault('serialize_data', False)
         super().__init__(**kwargs)
 
     def load_data_list(self) -> List[dict]:
