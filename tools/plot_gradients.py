@@ -53,7 +53,7 @@ def read(work_dir: str) -> Curves:
 
 def draw(rows: Dict[str, Curves]) -> Figure:
     """A row for each training, a panel for each kind of figure."""
-    figure = Figure(figsize=(11, 3.2 * len(rows)), layout='constrained')
+    figure = Figure(figsize=(13, 3.2 * len(rows)), layout='constrained')
     axes = figure.subplots(len(rows), 2, squeeze=False, sharey='col')
     for line, (title, curves) in zip(axes, rows.items()):
         for panel, (prefix, label) in zip(line, PANELS):
@@ -65,7 +65,9 @@ def draw(rows: Dict[str, Curves]) -> Figure:
             panel.set_ylabel(label)
             panel.axhline(
                 1 if prefix == PANELS[0][0] else 0, color='grey', linewidth=1)
-            panel.legend(fontsize='small')
+            # Beside the curves, which fill the panel.
+            panel.legend(
+                fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
     return figure
 
 
