@@ -107,8 +107,7 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
                 tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
         if tensor is None:
             return None
-        if self.num_private:
-            tensor = tensor[self.private_index]
+        tensor = self._own(tensor)
         if self.active_features == self.num_features:
             return tensor
         return plain_slice(tensor, self.active_features)
@@ -210,23 +209,18 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             running_var=var,
             num_batches_tracked=torch.zeros((), dtype=torch.long))
 
-    def active_weights(self) -> Dict[str, torch.Tensor]:
-        """See :meth:`SlimmableLayer.active_weights`."""
+    def _whole_weights(self) -> Dict[str, torch.Tensor]:
         return {
-            name: self._active(parameter.detach())
-            for name, parameter in self.named_parameters()
+            name: self._own(tensor)
+            for name, tensor in super()._whole_weights().items()
         }
 
-    def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
-        """See :meth:`SlimmableLayer.write_weights`."""
-        for name, parameter in self.named_parameters():
-            self._write(parameter.detach(), values[name])
+    def _active_of(self, tensor: torch.Tensor) -> Tuple[ActiveChannels, ...]:
+        return (self.active_features, )
 
-    def _write(self, tensor: torch.Tensor, values: torch.Tensor) -> None:
-        """Overwrite what is active of a parameter or statistic."""
-        if self.num_private:
-            tensor = tensor[self.private_index]
-        write_slice(tensor, values, self.active_features)
+    def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Of private parameters or statistics, the active sub-network's."""
+        return tensor[self.private_index] if self.num_private else tensor
 
     def _plain_statistics(self) -> Tuple[torch.Tensor, torch.Tensor]:
         mean = self._active(self.running_mean).clone()

@@ -36,7 +36,10 @@ class SlimmableLayer:
             dict[str, Tensor]: By the parameters' names; views where the
             active channels are the first.
         """
-        raise NotImplementedError
+        return {
+            name: plain_slice(tensor, *self._active_of(tensor))
+            for name, tensor in self._whole_weights().items()
+        }
 
     def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
         """Overwrite the active slices of the parameters.
@@ -44,7 +47,14 @@ class SlimmableLayer:
         Args:
             values (dict[str, Tensor]): As from :meth:`active_weights`.
         """
-        raise NotImplementedError
+        for name, tensor in self._whole_weights().items():
+            write_slice(tensor, values[name], *self._active_of(tensor))
+
+    def _whole_weights(self) -> Dict[str, torch.Tensor]:
+        return {
+            name: getattr(self, name).detach()
+            for name in ('weight', 'bias') if getattr(self, name) is not None
+        }
 
 
 class SlimmableWeight(SlimmableLayer):
@@ -97,24 +107,6 @@ class SlimmableWeight(SlimmableLayer):
         return {
             name: tensor.clone().contiguous()
             for name, tensor in self.active_weights().items()
-        }
-
-    def active_weights(self) -> Dict[str, torch.Tensor]:
-        """See :meth:`SlimmableLayer.active_weights`."""
-        return {
-            name: plain_slice(tensor, *self._active_of(tensor))
-            for name, tensor in self._whole_weights().items()
-        }
-
-    def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
-        """See :meth:`SlimmableLayer.write_weights`."""
-        for name, tensor in self._whole_weights().items():
-            write_slice(tensor, values[name], *self._active_of(tensor))
-
-    def _whole_weights(self) -> Dict[str, torch.Tensor]:
-        return {
-            name: getattr(self, name).detach()
-            for name in ('weight', 'bias') if getattr(self, name) is not None
         }
 
     def _active_of(self, tensor: torch.Tensor) -> Tuple[ActiveChannels, ...]:
