@@ -720,8 +720,14 @@ def test_an_interpreter_that_pyenv_hides_is_found(machine, tmp_path):
 # --- tools/test.sh and .ci/run -----------------------------------------------
 
 
+# Files are spread over the cores.
+PARALLEL = '--numprocesses auto --maxprocesses 8 --dist loadfile'
+
+
 def pytest_calls(machine):
-    return re.findall('^pytest (.*)$', machine.log.read_text(), re.MULTILINE)
+    calls = re.findall('^pytest (.*)$', machine.log.read_text(), re.MULTILINE)
+    assert all(f': {PARALLEL}' in call for call in calls)
+    return [call.replace(PARALLEL, '').replace(':  ', ': ') for call in calls]
 
 
 @pytest.mark.parametrize('arguments, call', [

@@ -75,6 +75,7 @@ if ((code)); then
         'whatever the tests say.' >&2
 fi
 
-python -m pytest ${select[@]+"${select[@]}"} ${arguments[@]+"${arguments[@]}"} ||
-    code=$?
+# A file's tests stay together, as they share what they trained.
+python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+    ${select[@]+"${select[@]}"} ${arguments[@]+"${arguments[@]}"} || code=$?
 exit "$code"
