@@ -9,12 +9,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from PIL import Image
 
 from dspnet_mm import ResNetFamily
 
@@ -27,6 +29,12 @@ CIFAR_CONFIG = os.path.join(
     'dspnet_resnet18-small_1xb256-coslr-100e_cifar10.py')
 SDR_CONFIG = os.path.join(ROOT, 'configs', 'sdr',
                           'sdr_resnet18-small_1xb32-coslr-40e_digits.py')
+
+CIFAR10_CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog',
+                   'frog', 'horse', 'ship', 'truck')
+# BCCD's annotation of a cell.
+BOX = '''<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
+<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'''
 
 # Several threads on few cores slow each other down.
 torch.set_num_threads(1)
@@ -190,6 +198,53 @@ def run_tool(name, *args):
         returncode=returncode,
         stdout=stdout.getvalue(),
         stderr=stderr.getvalue())
+
+
+def mixture_sources(folder, train=9, test=4, cells_train=4, cells_test=3):
+    """CIFAR-10 and BCCD in small, of noise, as cifar10/ and bccd/.
+
+    Args:
+        folder (Path): Where to write.
+        train (int): Training images of each class of CIFAR-10. Defaults to 9.
+        test (int): Its test images of each class. Defaults to 4.
+        cells_train (int): Training images of BCCD, of four cells each.
+            Defaults to 4.
+        cells_test (int): Its test images. Defaults to 3.
+
+    Returns:
+        Path: The folder.
+    """
+    generator = np.random.default_rng(0)
+
+    def noise(path, height, width):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+
+    for split, number in (('train', train), ('test', test)):
+        for name in CIFAR10_CLASSES:
+            for index in range(number):
+                noise(folder / 'cifar10' / split / name / f'{index}.png', 32,
+                      32)
+    bccd = folder / 'bccd'
+    for place in ('Annotations', 'ImageSets/Main'):
+        (bccd / place).mkdir(parents=True)
+    for split, number in (('trainval', cells_train), ('test', cells_test)):
+        names = [f'{split}{index}' for index in range(number)]
+        (bccd / 'ImageSets' / 'Main' / f'{split}.txt').write_text(
+            '\n'.join(names))
+        for name in names:
+            noise(bccd / 'JPEGImages' / f'{name}.jpg', 60, 80)
+            boxes = [
+                BOX.format(label, 10 * place, 5, 10 * place + 9, 25)
+                for place, label in enumerate(('RBC', 'RBC', 'WBC',
+                                               'Platelets'))
+            ]
+            # One without an area.
+            boxes.append(BOX.format('RBC', 5, 5, 5, 5))
+            (bccd / 'Annotations' / f'{name}.xml'
+             ).write_text(f'<annotation>{"".join(boxes)}</annotation>')
+    return folder
 
 
 def train_on_digits(folder, **kwargs):

@@ -4,52 +4,14 @@ import os
 import re
 import shutil
 
-import numpy as np
 import pytest
-from conftest import run_tool
+from conftest import mixture_sources, run_tool
 from PIL import Image
-
-CIFAR10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog',
-           'horse', 'ship', 'truck')
-ANNOTATION = '''<annotation>{}</annotation>'''
-BOX = '''<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
-<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'''
 
 
 @pytest.fixture
 def sources(tmp_path):
-    """CIFAR-10 and BCCD in small, of noise."""
-    generator = np.random.default_rng(0)
-
-    def noise(path, height, width):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = generator.integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(path)
-
-    for split, number in (('train', 9), ('test', 4)):
-        for name in CIFAR10:
-            for index in range(number):
-                noise(tmp_path / 'cifar10' / split / name / f'{index}.png', 32,
-                      32)
-    bccd = tmp_path / 'bccd'
-    for folder in ('Annotations', 'ImageSets/Main'):
-        (bccd / folder).mkdir(parents=True)
-    for split, number in (('trainval', 4), ('test', 3)):
-        names = [f'{split}{index}' for index in range(number)]
-        (bccd / 'ImageSets' / 'Main' / f'{split}.txt').write_text(
-            '\n'.join(names))
-        for name in names:
-            noise(bccd / 'JPEGImages' / f'{name}.jpg', 60, 80)
-            cells = [
-                BOX.format(label, 10 * place, 5, 10 * place + 9, 25)
-                for place, label in enumerate(('RBC', 'RBC', 'WBC',
-                                               'Platelets'))
-            ]
-            # One without an area.
-            cells.append(BOX.format('RBC', 5, 5, 5, 5))
-            (bccd / 'Annotations' / f'{name}.xml').write_text(
-                ANNOTATION.format(''.join(cells)))
-    return tmp_path
+    return mixture_sources(tmp_path)
 
 
 def make(sources, *args):

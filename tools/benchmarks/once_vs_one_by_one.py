@@ -22,11 +22,11 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import matplotlib
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from one_by_one import alone_cfg
-from trials import METRICS, SECONDS, Data, Job, run_jobs, say, workers
+from trials import (METRICS, SECONDS, Data, Job, add_trial_options,
+                    check_trial_options, run_jobs, say, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -515,19 +515,6 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         choices=BUILT_ON,
         help='what trains the supernet (default: %(default)s)')
     parser.add_argument(
-        '--seeds',
-        type=int,
-        default=3,
-        metavar='N',
-        help='how many, at least 2 (default: %(default)s)')
-    parser.add_argument(
-        '--first-seed',
-        type=int,
-        default=0,
-        metavar='SEED',
-        help='the seeds are this one and those after it (default: '
-        '%(default)s)')
-    parser.add_argument(
         '--dns',
         type=int,
         default=OWN_DNS,
@@ -539,26 +526,9 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         choices=('quick', 'full', 'gpu'),
         help='quick: minutes on 2 cores; full: hours; gpu: all images of a '
         'folder, as the config says (default: %(default)s)')
-    parser.add_argument(
-        '--processes',
-        type=int,
-        default=1 if torch.cuda.is_available() else os.cpu_count(),
-        metavar='N',
-        help='trainings at a time, each on one thread (default: one for each '
-        'core; 1 on a GPU)')
-    parser.add_argument(
-        '--out',
-        required=True,
-        metavar='DIR',
-        help='where the report goes and each finished training is kept: the '
-        'same command goes on where it was stopped')
+    add_trial_options(parser)
     args = parser.parse_args()
-    for name, least in (('seeds', 2), ('first_seed', 0), ('processes', 1)):
-        value = getattr(args, name)
-        if value < least:
-            raise InputError(f'--{name.replace("_", "-")} {value} is not '
-                             f'allowed: give at least {least}')
-    args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    check_trial_options(args)
     return args
 
 

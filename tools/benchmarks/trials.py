@@ -1,5 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Trainings whose networks are evaluated, each kept once it is finished."""
+import argparse
 import copy
 import hashlib
 import multiprocessing
@@ -44,9 +45,55 @@ _K = 20
 _BATCH_SIZE = 1024
 _CALIBRATION_IMAGES = 1024
 _FOLDS = 3
+# All others look on, and take time.
+_NEEDED_HOOKS = ('ClusterHook', )
 # What trainings cost, see clock().
 SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 Labelled = Tuple[torch.Tensor, np.ndarray]
+
+
+def add_trial_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all comparisons of trainings have."""
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=3,
+        metavar='N',
+        help='how many, at least 2 (default: %(default)s)')
+    parser.add_argument(
+        '--first-seed',
+        type=int,
+        default=0,
+        metavar='SEED',
+        help='the seeds are this one and those after it (default: '
+        '%(default)s)')
+    parser.add_argument(
+        '--processes',
+        type=int,
+        default=1 if torch.cuda.is_available() else os.cpu_count(),
+        metavar='N',
+        help='trainings at a time, each on one thread (default: one for each '
+        'core; 1 on a GPU)')
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='where the report goes and each finished training is kept: the '
+        'same command goes on where it was stopped')
+
+
+def check_trial_options(args: argparse.Namespace) -> None:
+    """Look at what was given for them; ``seeds`` becomes a list.
+
+    Raises:
+        InputError: If a value is not allowed.
+    """
+    for name, least in (('seeds', 2), ('first_seed', 0), ('processes', 1)):
+        value = getattr(args, name)
+        if value < least:
+            raise InputError(f'--{name.replace("_", "-")} {value} is not '
+                             f'allowed: give at least {least}')
+    args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
 
 
 class Data(NamedTuple):
@@ -101,6 +148,15 @@ class Data(NamedTuple):
             inputs, labels = zip(*iterate(dataset, image_format, indices))
             loaded.append((torch.cat(inputs), np.concatenate(labels)))
         return loaded
+
+    def accuracies(self, model: nn.Module, image_format: ImageFormat,
+                   subnet: str) -> Dict[str, Dict[str, float]]:
+        """How good a model's networks are, see :func:`evaluate`."""
+        images = _evaluation_images(self, image_format)
+        return {
+            name: evaluate(backbone, *images, self.seed)
+            for name, backbone in networks(model, subnet)
+        }
 
     @property
     def _fold(self) -> int:
@@ -228,6 +284,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.randomness = dict(seed=job.data.seed)
     cfg.custom_hooks = [
+        *(hook for hook in cfg.custom_hooks if hook.type in _NEEDED_HOOKS),
         dict(type='CostHook'),
         dict(type='ProgressHook', name=job.name)
     ]
@@ -312,11 +369,7 @@ def run_job(job: Job, folder: str) -> dict:
         model, cost = train(job, folder)
         image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
                                                job.input_size)
-        images = _evaluation_images(job.data, image_format)
-        accuracies = {
-            name: evaluate(backbone, *images, job.data.seed)
-            for name, backbone in networks(model, job.subnet)
-        }
+        accuracies = job.data.accuracies(model, image_format, job.subnet)
         return dict(cost=cost, accuracies=accuracies, versions=versions())
 
     return kept_result(folder, work)

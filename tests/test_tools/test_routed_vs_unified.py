@@ -1,0 +1,145 @@
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+import importlib
+import json
+import os
+import sys
+from statistics import mean
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import ROOT, mixture_sources, run_tool
+
+TOOL = os.path.join('benchmarks', 'routed_vs_unified.py')
+
+
+@pytest.fixture(scope='module')
+def tool():
+    folder = os.path.join(ROOT, 'tools', 'benchmarks')
+    with mock.patch.object(sys, 'path', [folder, *sys.path]):
+        yield importlib.import_module('routed_vs_unified')
+
+
+def result(seconds, **networks):
+    """A training's, in which kNN and linear probes are alike."""
+    return dict(
+        cost=dict(seconds=seconds),
+        accuracies={
+            task: {
+                name:
+                dict(
+                    by_knn=score,
+                    by_logme=-score,
+                    knn=value,
+                    linear=value,
+                    rank=3.)
+                for name, (score, value) in of_task.items()
+            }
+            for task, of_task in networks.items()
+        })
+
+
+def test_routing_goes_by_the_training_images(tool):
+    unified = [
+        result(
+            10, pets=dict(unified=(0.9, 0.5)), road=dict(unified=(0., 0.6)))
+    ] * 2
+    sdr = [
+        result(
+            5,
+            pets=dict(a=(0.5, 0.7), b=(0.4, 0.8), unified=(1, 1)),
+            road=dict(a=(0.1, 0.6), b=(0.2, 0.5), unified=(1, 1))),
+        result(
+            9,
+            pets=dict(a=(0.5, 0.5), b=(0.4, 0.4), unified=(1, 1)),
+            road=dict(a=(0.1, 0.6), b=(0.2, 0.7), unified=(1, 1)))
+    ]
+    # Networks a and b are taken in turn; SDR's unified one never.
+    by_seed = [mean([0.2, -0.1]), mean([0., 0.1])]
+    gains = tool.gains_of(sdr, unified)['knn']
+    assert gains['mean'] == pytest.approx(mean(by_seed))
+    assert gains['se'] == pytest.approx(np.std(by_seed, ddof=1) / 2**0.5)
+    # By the other metric, those that the first one leaves.
+    assert tool.gains_of(sdr, unified, 'logme')['linear']['mean'] == \
+        pytest.approx(mean([0.3, 0., -0.1, 0.]))
+    regret = tool.regrets_of(sdr, 'knn')['knn']
+    assert regret['mean'] == pytest.approx(mean([0.1, 0.1, 0., 0.]))
+    rows = {row['task']: row for row in tool.rows_of(unified, sdr)}
+    assert rows['pets']['knn_best']['mean'] == pytest.approx(0.65)
+    assert rows['mean']['knn_routed']['mean'] - rows['mean']['knn_unified'][
+        'mean'] == pytest.approx(gains['mean'])
+
+
+def test_the_effective_rank_counts_directions(tool):
+    generator = np.random.default_rng(0)
+    even = generator.standard_normal((5000, 6))
+    assert tool.effective_rank(even) == pytest.approx(6, rel=0.01)
+    # A constant is no direction, and a copy is none of its own.
+    even[:, 3:] = 7
+    assert tool.effective_rank(even) == pytest.approx(3, rel=0.01)
+    assert tool.effective_rank(np.ones((10, 4))) == pytest.approx(1, abs=0.01)
+
+
+@pytest.fixture(scope='module')
+def mixture(tmp_path_factory):
+    folder = mixture_sources(
+        tmp_path_factory.mktemp('sources'),
+        train=20,
+        cells_train=10,
+        cells_test=14)
+    done = run_tool('dataset/make_mixture.py', '--cifar10', folder / 'cifar10',
+                    '--bccd', folder / 'bccd', '--out', folder / 'mixture',
+                    '--images', 24, '--train', 12)
+    assert done.returncode == 0, done.stderr
+    return folder / 'mixture'
+
+
+def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
+    argv = [
+        'tool', '--mixture',
+        str(mixture), '--seeds', '2', '--processes', '2', '--out',
+        str(tmp_path)
+    ]
+    # The real thing, for some iterations.
+    budget = tool.Budget(1, 2, (0.03, ))
+    phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
+    with mock.patch.dict(tool.BUDGETS, quick=budget), \
+            mock.patch.dict(tool.FAMILY, levels=1), \
+            mock.patch.object(tool, 'PHASES', phases), \
+            mock.patch.object(sys, 'argv', argv):
+        tool.main()
+    report = json.loads((tmp_path / 'routed_vs_unified.json').read_text())
+    assert (tmp_path / 'routed_vs_unified.png').stat().st_size
+    # Of each seed two halves, all, and three of SDR.
+    assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 6
+    # Clusters are of the training, and begin with the first epoch where
+    # there are no phases.
+    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 3
+    assert [row['task'] for row in report['rows']] == [
+        'animals', 'cells', 'digits', 'flying', 'pets', 'road', 'vehicles',
+        'mean'
+    ]
+    for row in report['rows']:
+        assert row['knn_best']['mean'] >= row['knn_routed']['mean']
+        assert 0 < row['linear_unified']['mean'] <= 1
+    assert [row['idea'] for row in report['parts']] == [*tool.WITHOUT.values()]
+    assert [row['images']
+            for row in report['halves']] == ['photographs', 'shapes', 'all']
+    assert [row['metric']
+            for row in report['routing']] == ['knn', 'linear', 'logme']
+    one, *_ = report['by_seed']['sdr']
+    assert sorted(one['accuracies']['pets']) == [
+        *(f'cluster-{number}' for number in range(2)), 'unified'
+    ]
+    assert [*report['by_seed']['unified'][0]['accuracies']['pets']
+            ] == ['unified']
+    assert 1 < report['parts'][0]['rank']['mean'] < 64
+    assert report['figures']['cost_ratio'] > 0
+
+
+def test_what_is_no_mixture_is_refused(tmp_path):
+    done = run_tool(TOOL, '--mixture', tmp_path, '--out', tmp_path / 'out')
+    assert done.returncode == 2
+    assert 'holds no mixture: give what tools/dataset/make_mixture.py' in \
+        done.stderr.splitlines()[-1]
+    assert not (tmp_path / 'out').exists()

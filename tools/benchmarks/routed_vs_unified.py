@@ -1,0 +1,553 @@
+#!/usr/bin/env python
+# Copyright (c) The dspnet_mm authors. All rights reserved.
+"""Compare SDR's routed sub-networks with a unified network of their size.
+
+Both learn from the same mixture of worlds, at about the same cost: the unified
+network by MMSelfSup's BYOL, with more epochs. For each task, SDR hands over
+the sub-network that routing finds by the task's training images. SDR is also
+trained without its phases and without its distillation, and the unified
+network on halves of the mixture, which says whether what else is learned from
+matters at all.
+"""
+import argparse
+import os
+import shlex
+import sys
+from functools import lru_cache
+from itertools import chain
+from statistics import mean
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import matplotlib
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmselfsup.registry import DATASETS
+from once_vs_one_by_one import RATE_SEED, standard_error
+from one_by_one import alone_cfg
+from torch import nn
+from trials import (SECONDS, Job, add_trial_options, check_trial_options,
+                    networks, run_jobs, say, workers)
+
+from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.clustering import backbone_of
+from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate,
+                                  knn_accuracy, linear_accuracy)
+from dspnet_mm.evaluation.report import labelled_datasets
+from dspnet_mm.files import check_writable, whole_file, write_json
+from dspnet_mm.grouped_family import GroupedResNetFamily
+from dspnet_mm.models import SDR
+from dspnet_mm.models.backbones import build_family
+from dspnet_mm.routing import METRICS as ROUTING
+from dspnet_mm.slimming import recalibrate
+from dspnet_mm.versions import versions
+
+matplotlib.use('Agg')
+
+from matplotlib import pyplot as plt  # noqa: E402
+
+ROOT = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+NAME = 'tools/benchmarks/routed_vs_unified.py'
+CONFIG = os.path.join(ROOT, 'configs', 'sdr',
+                      'sdr_resnet18-small_1xb256-coslr-100e_cifar10.py')
+METRICS = dict(knn='kNN', linear='linear probe')
+# What a network is routed by, unless that is what is compared.
+ROUTED_BY = 'knn'
+# The network that SDR itself began with, not one of those to route to.
+UNIFIED = 'unified'
+
+
+class Budget(NamedTuple):
+    """How much is trained; so many epochs that both cost about the same."""
+    unified_epochs: int
+    sdr_epochs: int
+    rates: Tuple[float, ...]
+
+
+BUDGETS = dict(
+    quick=Budget(5, 4, (0.06, )), full=Budget(50, 40, (0.03, 0.06, 0.12)))
+# Of the mixture, few images: small batches, see once_vs_one_by_one.py.
+BATCH_SIZE = 32
+# Sub-networks of 8 channels: these, and one of two groups as large.
+FAMILY = dict(base_channels=12, shared_channels=4, levels=2)
+PHASES = [
+    dict(levels=0, until=0.5),
+    dict(levels=1, until=0.7),
+    dict(levels=2, until=1)
+]
+# SDR, and without one of its parts.
+WITHOUT = {
+    'sdr': 'SDR',
+    'no-phases': 'without the phases: all part in the first epoch',
+    'no-distillation': 'without the distillation',
+}
+# Worlds of the mixture that have more in common with each other than with the
+# rest, and the tasks in them.
+HALVES = {
+    'photographs': ('vehicles', 'animals'),
+    'shapes': ('digits', 'cells'),
+}
+TASKS_OF = {
+    'photographs': ('vehicles', 'animals', 'road', 'pets', 'flying'),
+    'shapes': ('digits', 'cells'),
+}
+
+
+class Mixture(NamedTuple):
+    """The images of a training, and the tasks that its networks are for.
+
+    Args:
+        place (str): What tools/dataset/make_mixture.py wrote.
+        worlds (tuple[str]): Those that are trained on.
+        seed (int): The training's.
+    """
+    place: str
+    worlds: Tuple[str, ...]
+    seed: int
+
+    def pretraining(self) -> dict:
+        """The config of what is trained on, but for its pipeline."""
+        cfg = dict(
+            type='ImageFolder', data_root=os.path.join(self.place, 'images'))
+        init_default_scope('mmselfsup')
+        dataset = DATASETS.build(cfg)
+        worlds = [
+            dataset.name_of(index).split('/')[0]
+            for index in range(len(dataset))
+        ]
+        chosen = [i for i, world in enumerate(worlds) if world in self.worlds]
+        return dict(cfg, indices=chosen)
+
+    def accuracies(self, model: nn.Module, image_format: ImageFormat,
+                   subnet: str) -> Dict[str, Dict[str, Dict[str, float]]]:
+        """What each network of a model is worth for each task.
+
+        Returns:
+            dict: By task and network, ``knn`` and ``linear`` on its test
+            images, and of its training images ``rank``, see
+            :func:`effective_rank`, and what routing goes by, ``by_METRIC``.
+        """
+        if isinstance(model, SDR):
+            found = dict(networks(model, ''), **{UNIFIED: backbone_of(model)})
+        else:
+            found = {UNIFIED: model.backbone}
+        found = {name: network.eval() for name, network in found.items()}
+        return {
+            task: {
+                name: worth(network, *images)
+                for name, network in found.items()
+            }
+            for task, images in task_images(self.place, image_format).items()
+        }
+
+
+@lru_cache(maxsize=1)
+def task_images(place: str,
+                image_format: ImageFormat) -> Dict[str, Tuple[tuple, tuple]]:
+    """By task, inputs and labels of its training and of its test images."""
+
+    def load(dataset: BaseDataset) -> Tuple[torch.Tensor, np.ndarray]:
+        inputs, labels = zip(*iterate(dataset, image_format))
+        return torch.cat(inputs), np.concatenate(labels)
+
+    folder = os.path.join(place, 'tasks')
+    return {
+        task:
+        tuple(
+            zip(*map(
+                load,
+                labelled_datasets(
+                    os.path.join(folder, task), image_format.input_size))))
+        for task in sorted(os.listdir(folder))
+    }
+
+
+def worth(network: nn.Module, inputs: Tuple[torch.Tensor, torch.Tensor],
+          labels: Tuple[np.ndarray, np.ndarray]) -> Dict[str, float]:
+    """What a network is worth for a task, see :meth:`Mixture.accuracies`."""
+    device = next(network.parameters()).device
+    recalibrate(network, [inputs[0].to(device)])
+    train, test = (extract_features(network, [(images, wanted)])
+                   for images, wanted in zip(inputs, labels))
+    scores = {f'by_{name}': score(*train) for name, score in ROUTING.items()}
+    return dict(
+        scores,
+        knn=knn_accuracy(train, test),
+        linear=linear_accuracy(train, test),
+        rank=effective_rank(train[0]))
+
+
+def effective_rank(features: np.ndarray) -> float:
+    """In how many directions features vary: low where they collapsed.
+
+    The exponential of the entropy of their standard deviations along the
+    principal axes (RankMe, arXiv 2210.02885, equation 1, of centred
+    features).
+
+    Args:
+        features (ndarray): Shape (N, D).
+
+    Returns:
+        float: In [1, D].
+    """
+    values = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    parts = values / max(values.sum(), 1e-12) + 1e-12
+    return float(np.exp(-(parts * np.log(parts)).sum()))
+
+
+class Trainings:
+    """What is trained for the comparison.
+
+    Args:
+        args (Namespace): The command's.
+
+    Raises:
+        InputError: If the mixture is none.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.place = args.mixture
+        worlds = os.path.join(self.place, 'images')
+        wanted = sorted(chain(*HALVES.values()))
+        if not os.path.isdir(worlds) or sorted(os.listdir(worlds)) != wanted:
+            raise InputError(f'--mixture {self.place} holds no mixture: give '
+                             'what tools/dataset/make_mixture.py writes')
+        self.budget = BUDGETS[args.budget]
+        self.folder = os.path.join(args.out, 'trainings')
+        self.cfg = Config.fromfile(CONFIG)
+        self.cfg.model.family.update(FAMILY)
+        self.cfg.train_dataloader.batch_size = BATCH_SIZE
+        self.cfg.train_dataloader.batch_sampler.phases = PHASES
+        self.family: GroupedResNetFamily = build_family(
+            self.cfg.model.family.to_dict())
+
+    def job(self,
+            way: str,
+            rate: float,
+            seed: int,
+            half: Optional[str] = None) -> Job:
+        """A training.
+
+        Args:
+            way (str): 'unified' or a key of ``WITHOUT``.
+            rate (float): The learning rate.
+            seed (int): The seed.
+            half (str, optional): A key of ``HALVES``. Defaults to None, all
+                of the mixture.
+        """
+        cfg = Config(self.cfg.to_dict())
+        cfg.optim_wrapper.optimizer.lr = rate
+        if way == UNIFIED:
+            cfg.model = alone_cfg(cfg.model.to_dict(), self.family,
+                                  self.family.subnet_of(0))
+            # The same batches, of all images.
+            cfg.train_dataloader.batch_sampler.phases = [
+                dict(levels=0, until=1)
+            ]
+            cfg.custom_hooks = []
+            cfg.train_cfg.max_epochs = self.budget.unified_epochs
+        else:
+            if way == 'no-phases':
+                batches = cfg.train_dataloader.batch_sampler
+                batches.phases = batches.phases[-1:]
+            if way == 'no-distillation':
+                cfg.model.distillation_weight = 0.
+            cfg.train_cfg.max_epochs = self.budget.sdr_epochs
+        worlds = HALVES[half] if half else tuple(chain(*HALVES.values()))
+        name = '-'.join(
+            filter(None, ('mixture', half, way, f'seed{seed}', f'lr{rate:g}')))
+        return Job(name, cfg, self.family.input_size,
+                   Mixture(self.place, worlds, seed))
+
+
+class Routed(NamedTuple):
+    """What a training gives for a task.
+
+    Args:
+        found (dict): Of the network that routing finds.
+        best (dict): The highest of each accuracy that any network has, which
+            nobody knows before.
+        rank (float): The mean effective rank of the networks' features.
+    """
+    found: Dict[str, float]
+    best: Dict[str, float]
+    rank: float
+
+    @classmethod
+    def of(cls, networks: Dict[str, Dict[str, float]], metric: str):
+        """Route among networks: SDR's sub-networks, or the only one."""
+        chosen = [
+            worth for name, worth in sorted(networks.items())
+            if name != UNIFIED or len(networks) == 1
+        ]
+        return cls(
+            max(chosen, key=lambda worth: worth[f'by_{metric}']),
+            {key: max(worth[key] for worth in chosen)
+             for key in METRICS}, mean(worth['rank'] for worth in chosen))
+
+
+def routed(result: dict, metric: str = ROUTED_BY) -> Dict[str, Routed]:
+    """What a training's result gives for each task."""
+    return {
+        task: Routed.of(networks, metric)
+        for task, networks in result['accuracies'].items()
+    }
+
+
+def over_seeds(values: List[float]) -> Dict[str, float]:
+    """Their mean and its standard error."""
+    return dict(mean=mean(values), se=standard_error(values))
+
+
+def gains_of(ours: List[dict],
+             theirs: List[dict],
+             metric: str = ROUTED_BY) -> Dict[str, Dict[str, float]]:
+    """What ours are better in the mean over tasks, paired by seed.
+
+    Args:
+        ours (list[dict]): Results of SDR.
+        theirs (list[dict]): Results of the unified network, or others of SDR.
+        metric (str): What is routed by.
+
+    Returns:
+        dict: By metric of the evaluation, ``mean`` and ``se``.
+    """
+    return {
+        key:
+        over_seeds([
+            mean(one[task].found[key] - other[task].found[key] for task in one)
+            for one, other in ((routed(mine, metric), routed(other, metric))
+                               for mine, other in zip(ours, theirs))
+        ])
+        for key in METRICS
+    }
+
+
+def regrets_of(results: List[dict],
+               metric: str) -> Dict[str, Dict[str, float]]:
+    """What routing loses to the best sub-network, in the mean over tasks."""
+    return {
+        key:
+        over_seeds([
+            mean(each.best[key] - each.found[key]
+                 for each in routed(result, metric).values())
+            for result in results
+        ])
+        for key in METRICS
+    }
+
+
+def costs_of(results: List[dict]) -> float:
+    """The mean seconds of trainings."""
+    return mean(result['cost']['seconds'] for result in results)
+
+
+def rows_of(unified: List[dict], sdr: List[dict]) -> List[dict]:
+    """A row for each task, and one for their mean."""
+    seeds = [(routed(one), routed(other)) for one, other in zip(unified, sdr)]
+    tasks = list(seeds[0][0])
+    rows = []
+    for name, chosen in [*((task, [task]) for task in tasks), ('mean', tasks)]:
+        row: Dict[str, Any] = dict(task=name)
+        for key in METRICS:
+            for title, pick in (('unified', lambda one, other: one.found),
+                                ('routed', lambda one, other: other.found),
+                                ('best', lambda one, other: other.best)):
+                row[f'{key}_{title}'] = over_seeds([
+                    mean(pick(one[task], other[task])[key] for task in chosen)
+                    for one, other in seeds
+                ])
+        rows.append(row)
+    return rows
+
+
+def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
+    """A row for SDR and for it without each of its parts."""
+    return [
+        dict(
+            idea=idea,
+            **{
+                f'{key}_gain': value
+                for key, value in gains_of(trained[way],
+                                           trained[UNIFIED]).items()
+            },
+            rank=over_seeds([
+                mean(each.rank for each in routed(result).values())
+                for result in trained[way]
+            ]),
+            cost_ratio=costs_of(trained[way]) / costs_of(trained[UNIFIED]))
+        for way, idea in WITHOUT.items()
+    ]
+
+
+def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
+    """What networks of each half, and of all, give for each half's tasks."""
+    rows = []
+    for images in (*HALVES, UNIFIED):
+        row: Dict[str,
+                  Any] = dict(images='all' if images == UNIFIED else images)
+        for half, tasks in TASKS_OF.items():
+            for key in METRICS:
+                row[f'{key}_{half}'] = over_seeds([
+                    mean(routed(result)[task].found[key] for task in tasks)
+                    for result in trained[images]
+                ])
+        rows.append(row)
+    return rows
+
+
+def choose_rate(trainings: Trainings, way: str, pool) -> dict:
+    """The mean accuracy by learning rate, and the best of them."""
+    rates = trainings.budget.rates
+    if len(rates) == 1:
+        return dict(tried={}, best=rates[0])
+    say(f'{way}: the best of the learning rates '
+        f'{", ".join(map(str, rates))}, by seed {RATE_SEED}, which is not '
+        'reported')
+    results = run_jobs([trainings.job(way, rate, RATE_SEED) for rate in rates],
+                       trainings.folder, pool)
+    tried = {
+        rate:
+        mean(each.found[key] for each in routed(result).values()
+             for key in METRICS)
+        for rate, result in zip(rates, results)
+    }
+    return dict(tried=tried, best=max(tried, key=tried.get))
+
+
+def compare(args: argparse.Namespace, pool) -> dict:
+    """Train all, and put the report together.
+
+    Returns:
+        dict: What the command writes as JSON, but for ``command``.
+    """
+    trainings = Trainings(args)
+    rates = {
+        way: choose_rate(trainings, way, pool)
+        for way in (UNIFIED, 'sdr')
+    }
+
+    def job(name: str, seed: int) -> Job:
+        if name in WITHOUT:
+            return trainings.job(name, rates['sdr']['best'], seed)
+        return trainings.job(UNIFIED, rates[UNIFIED]['best'], seed,
+                             name if name in HALVES else None)
+
+    names = (UNIFIED, *WITHOUT, *HALVES)
+    say(f'seeds {", ".join(map(str, args.seeds))}: {", ".join(names)}')
+    results = iter(
+        run_jobs([job(name, seed) for name in names for seed in args.seeds],
+                 trainings.folder, pool))
+    trained = {name: [next(results) for _ in args.seeds] for name in names}
+    gains = gains_of(trained['sdr'], trained[UNIFIED])
+    regrets = {
+        metric: regrets_of(trained['sdr'], metric)
+        for metric in ROUTING
+    }
+    figures = {}
+    for key in METRICS:
+        figures.update({
+            f'{key}_gain_mean': gains[key]['mean'],
+            f'{key}_gain_mean_se': gains[key]['se'],
+            f'{key}_regret_mean': regrets[ROUTED_BY][key]['mean'],
+            f'{key}_regret_mean_se': regrets[ROUTED_BY][key]['se']
+        })
+    figures['cost_ratio'] = costs_of(trained['sdr']) / costs_of(
+        trained[UNIFIED])
+    return dict(
+        figures=figures,
+        rows=rows_of(trained[UNIFIED], trained['sdr']),
+        parts=parts_of(trained),
+        routing=[
+            dict(
+                metric=metric,
+                **{
+                    f'{key}_gain': value
+                    for key, value in gains_of(
+                        trained['sdr'], trained[UNIFIED], metric).items()
+                },
+                **{
+                    f'{key}_regret': value
+                    for key, value in regrets[metric].items()
+                }) for metric in ROUTING
+        ],
+        halves=halves_of(trained),
+        seconds=SECONDS,
+        costs={
+            name: costs_of(of_seeds)
+            for name, of_seeds in trained.items()
+        },
+        by_seed=trained,
+        learning_rates=rates,
+        budget=trainings.budget._asdict(),
+        family=FAMILY,
+        phases=PHASES,
+        seeds=args.seeds,
+        rate_seed=RATE_SEED,
+        versions=versions())
+
+
+def draw(report: dict) -> plt.Figure:
+    """Accuracies by task: of the unified network, the routed and the best."""
+    figure, panels = plt.subplots(
+        2, 1, figsize=(9, 7), layout='constrained', sharex=True)
+    rows = report['rows']
+    places = np.arange(len(rows))
+    for panel, (key, title) in zip(panels, METRICS.items()):
+        for number, (which, label) in enumerate(
+            (('unified', 'unified network'), ('routed', 'routed sub-network'),
+             ('best', 'best sub-network in hindsight'))):
+            values = [row[f'{key}_{which}'] for row in rows]
+            panel.bar(
+                places + 0.27 * (number - 1),
+                [100 * value['mean'] for value in values],
+                width=0.25,
+                yerr=[100 * value['se'] for value in values],
+                capsize=2,
+                color=f'C{number}',
+                label=label)
+        panel.set(ylabel='accuracy (%)', title=title)
+        panel.grid(axis='y', alpha=0.3)
+    panels[1].set_xticks(places, [row['task'] for row in rows])
+    panels[0].legend(loc='lower right')
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--mixture',
+        required=True,
+        metavar='FOLDER',
+        help='what tools/dataset/make_mixture.py wrote')
+    parser.add_argument(
+        '--budget',
+        default='quick',
+        choices=BUDGETS,
+        help='quick: minutes on 2 cores; full: hours (default: %(default)s)')
+    add_trial_options(parser)
+    args = parser.parse_args()
+    check_trial_options(args)
+    stem = os.path.join(args.out, 'routed_vs_unified')
+    check_writable(f'{stem}.json')
+    with workers(args.processes) as pool:
+        report = compare(args, pool)
+    report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
+    write_json(f'{stem}.json', report)
+    with whole_file(f'{stem}.png') as path:
+        draw(report).savefig(path, format='png', dpi=150)
+    print(
+        markdown_table(('figure', 'value'),
+                       [(name, f'{value:.4g}')
+                        for name, value in report['figures'].items()]))
+    print(f'report: {stem}.json, picture: {stem}.png')
+
+
+if __name__ == '__main__':
+    run(main)
