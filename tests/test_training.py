@@ -1,17 +1,19 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
+import csv
 import os
 import re
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
-from conftest import (CIFAR_CONFIG, DIGITS_CONFIG, ROOT, RunsCode, digits_cfg,
-                      model_cfg, train)
+from conftest import (CIFAR_CONFIG, DIGITS_CONFIG, ROOT, SDR_CONFIG, RunsCode,
+                      digits_cfg, model_cfg, train)
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
@@ -31,17 +33,18 @@ SHORT = [
 ]
 
 
-def mim_train(config, folder, *args, pythonpath=None):
+def mim_train(config, folder, *args, pythonpath=None, options=()):
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     env.update(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='-1')
     if pythonpath:
         env['PYTHONPATH'] = str(pythonpath)
     mim = os.path.join(os.path.dirname(sys.executable), 'mim')
-    done = subprocess.run([mim, 'train', 'mmselfsup', config, *args, *SHORT],
-                          cwd=folder,
-                          env=env,
-                          capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [mim, 'train', 'mmselfsup', config, *args, *SHORT, *options],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-3000:]
     assert 'Training finished successfully' in output
@@ -93,6 +96,25 @@ def test_mim_train_runs_in_two_processes_on_a_cpu(tmp_path):
     assert (tmp_path / 'run' / 'epoch_1.pth').exists()
     # 64 images, 2 processes, 16 images each: two iterations, logged once.
     assert re.findall(r'\[1\]\[(\d)/2\]', output) == ['1', '2']
+
+
+def test_clusters_are_trained_in_two_processes(tmp_path):
+    output = mim_train(
+        SDR_CONFIG,
+        tmp_path,
+        '--work-dir',
+        str(tmp_path / 'run'),
+        '--launcher',
+        'pytorch',
+        '--gpus',
+        '2',
+        options=['train_cfg.max_epochs=2', 'train_dataloader.batch_size=8'])
+    with open(tmp_path / 'run' / 'clusters.csv') as file:
+        clusters = [row['cluster'] for row in csv.DictReader(file)]
+    assert Counter(clusters) == {str(number): 16 for number in range(4)}
+    # One batch of 2 times 8 images of each, in the second epoch.
+    last, = re.findall(r'Epoch\(train\) +\[2\]\[4/4\].*', output)
+    assert {*re.findall(r'loss_cluster-(\d)', last)} == {*clusters}
 
 
 def whole_state(runner):
