@@ -108,12 +108,12 @@ def test_clusters_are_trained_in_two_processes(tmp_path):
         'pytorch',
         '--gpus',
         '2',
-        options=['train_cfg.max_epochs=2', 'train_dataloader.batch_size=8'])
+        options=['train_cfg.max_epochs=4', 'train_dataloader.batch_size=8'])
     with open(tmp_path / 'run' / 'clusters.csv') as file:
         clusters = [row['cluster'] for row in csv.DictReader(file)]
     assert Counter(clusters) == {str(number): 16 for number in range(4)}
-    # One batch of 2 times 8 images of each, in the second epoch.
-    last, = re.findall(r'Epoch\(train\) +\[2\]\[4/4\].*', output)
+    # In the last phase, one batch of 2 times 8 images of each.
+    last, = re.findall(r'Epoch\(train\) +\[4\]\[4/4\].*', output)
     assert {*re.findall(r'loss_cluster-(\d)', last)} == {*clusters}
 
 
