@@ -4,14 +4,15 @@
 
 A table stands between ``<!-- table NAME.json -->`` and ``<!-- end -->``, NAME
 being a file in tools/benchmarks/results; ``<!-- table NAME.json figures -->``
-is of what a comparison of ways to train comes to.
+is of what a comparison of ways to train comes to, and another word instead of
+``figures`` names the part of the file whose rows are shown.
 """
 import argparse
 import json
 import os
 import re
 import sys
-from typing import Dict, List, Union
+from typing import Dict, List, Optional, Union
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -21,10 +22,11 @@ from dspnet_mm.files import whole_file
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
-READMES = ('README.md', 'configs/dspnet/README.md',
-           'configs/benchmarks/README.md')
+READMES = ('README.md',
+           *(f'configs/{name}/README.md'
+             for name in ('benchmarks', 'dspnet', 'sdr', 'slimclr', 'us3l')))
 PATTERN = re.compile(
-    r'(<!-- table (?P<name>[\w.-]+\.json)(?P<figures> figures)? -->\n).*?'
+    r'(<!-- table (?P<name>[\w.-]+\.json)(?: (?P<part>\w+))? -->\n).*?'
     r'(<!-- end -->)', re.DOTALL)
 
 
@@ -38,6 +40,11 @@ def accuracy(value: Union[float, Dict[str, float]]) -> str:
 def gain(value: Dict[str, float]) -> str:
     """A mean difference of accuracies and its error, in points."""
     return f'{100 * value["mean"]:+.1f} ± {100 * value["se"]:.1f}'
+
+
+def rank(value: Dict[str, float]) -> str:
+    """A mean effective rank and its error."""
+    return f'{value["mean"]:.1f} ± {value["se"]:.1f}'
 
 
 COLUMNS = (
@@ -68,6 +75,21 @@ COLUMNS = (
     ('random', 'from random weights', accuracy),
     ('one_by_one', 'from weights pre-trained one by one', accuracy),
     ('exported_as', 'exported as', '`{}`'.format),
+    ('task', 'task', str),
+    ('knn_unified', 'kNN, unified', accuracy),
+    ('knn_routed', 'kNN, routed', accuracy),
+    ('knn_best', 'kNN, best in hindsight', accuracy),
+    ('linear_unified', 'linear probe, unified', accuracy),
+    ('linear_routed', 'linear probe, routed', accuracy),
+    ('linear_best', 'linear probe, best in hindsight', accuracy),
+    ('images', 'pre-trained on', str),
+    ('knn_photographs', 'kNN, photographs', accuracy),
+    ('linear_photographs', 'linear probe, photographs', accuracy),
+    ('knn_shapes', 'kNN, shapes', accuracy),
+    ('linear_shapes', 'linear probe, shapes', accuracy),
+    ('knn_regret', 'lost to the best, kNN', gain),
+    ('linear_regret', 'lost to the best, linear', gain),
+    ('rank', 'effective rank', rank),
 )
 
 
@@ -92,15 +114,21 @@ def comparisons(report: dict) -> List[dict]:
     return rows
 
 
+def rows_of(result: dict, part: Optional[str]) -> List[dict]:
+    """The rows of a part of a result."""
+    if part is None:
+        # Where rows are single trainings, what they come to.
+        return result.get('summary', result['rows'])
+    return comparisons(result) if part == 'figures' else result[part]
+
+
 def table(match: re.Match) -> str:
     """The table that a match stands for, between its two comments."""
     path = os.path.join(RESULTS, match['name'])
     try:
         with open(path) as file:
             result = json.load(file)
-        # Where rows are single trainings, what they come to.
-        rows = comparisons(result) if match['figures'] else result.get(
-            'summary', result['rows'])
+        rows = rows_of(result, match['part'])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f'{path} cannot be read ({error}): write it with the '
                          'command that its README names')
