@@ -76,6 +76,13 @@ class SlimmableNetwork:
             for tensor in layer.active_weights().values()
         ]
 
+    def active_views(self) -> List[torch.Tensor]:
+        """See :meth:`SlimmableLayer.active_views`, in the layers' order."""
+        return [
+            view for layer in self.active_layers().values()
+            for view in layer.active_views()
+        ]
+
     def copy_subnet(self, source: Subnet, destination: Subnet) -> None:
         """Overwrite a sub-network's weights with another's of its size.
 

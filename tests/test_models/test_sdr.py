@@ -130,6 +130,31 @@ def test_subnets_begin_as_copies_of_what_they_were_part_of():
                 assert torch.allclose(one, other, atol=1e-6)
 
 
+def test_the_target_follows_where_it_was_trained():
+    model = build()
+    wrapper = wrapper_of(model)
+    model.train_step(batch(0, 2), wrapper)
+    name = 'layer4.1.conv1.weight'
+
+    def weight(network):
+        return dict(network.named_parameters())[name].detach().clone()
+
+    before = weight(model.target_net[0])
+    # What is not trained may differ from its target for long.
+    with torch.no_grad():
+        model.backbone.layer4[1].conv1.weight.add_(1.)
+    subnet = model.family.subnet_of(2)
+    assert subnet.groups[-1] == 1
+    model.train_step(batch(2, 2, seed=1), wrapper)
+    after, online = weight(model.target_net[0]), weight(model.backbone)
+    used = torch.zeros(64, 64, dtype=torch.bool)
+    channels = torch.tensor([*range(32), *range(48, 64)])
+    used[channels[:, None], channels] = True
+    assert torch.equal(after[~used], before[~used])
+    assert torch.allclose(
+        after[used], 0.9 * before[used] + 0.1 * online[used], atol=1e-6)
+
+
 def test_the_unified_network_follows_whoever_was_trained():
     model = build()
     wrapper = wrapper_of(model)

@@ -29,6 +29,9 @@ class SDR(DSPNet):
     - A batch is of one cluster and trains its sub-network by BYOL (arXiv
       2006.07733) against the same sub-network of the target network. The
       alternative, one target for all, would hold each to what others see.
+      The target network follows in what the batch trained alone: else a
+      group that is seldom trained would catch up in between, and its target
+      be no average of anything.
     - The sub-networks begin as one. While clusters make no difference, all
       images train the first sub-network, the unified network. As soon as the
       tree of clusters divides on a further level
@@ -144,14 +147,20 @@ class SDR(DSPNet):
 
     @torch.no_grad()
     def update_target(self) -> None:
-        """Move the target network, and the unified one, once there is one."""
-        super().update_target()
+        """Move the target's sub-network that was trained, and the unified."""
+        trained, = self.sample_subnets()
+        online = (self.backbone, self.neck)
+        with activate(trained, *online, *self.target_net):
+            torch._foreach_lerp_(
+                *([
+                    view for network in networks
+                    for view in network.active_views()
+                ] for networks in (self.target_net, online)),
+                1 - self.momentum)
         if self.levels:
-            trained, = self.sample_subnets()
             torch._foreach_lerp_(
                 _weights_of(self.unified, self.unified_net),
-                _weights_of(trained, (self.backbone, self.neck)),
-                1 - self.momentum)
+                _weights_of(trained, online), 1 - self.momentum)
 
 
 def _weights_of(subnet: Subnet,

@@ -1,6 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from itertools import product
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 from torch import nn
@@ -40,6 +40,19 @@ class SlimmableLayer:
             name: plain_slice(tensor, *self._active_of(tensor))
             for name, tensor in self._whole_weights().items()
         }
+
+    def active_views(self) -> List[torch.Tensor]:
+        """The active channels of the parameters, to be changed in place.
+
+        Returns:
+            list[Tensor]: Views without gradient, one for each block of
+            channels that lie together.
+        """
+        return [
+            tensor[there] for tensor in self._whole_weights().values()
+            for there, _ in _blocks(
+                tuple(map(slices_of, self._active_of(tensor))))
+        ]
 
     def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
         """Overwrite the active slices of the parameters.
