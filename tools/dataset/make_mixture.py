@@ -220,14 +220,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--train',
         type=int,
-        default=100,
+        default=250,
         metavar='N',
         help="a task's training images of each class, at most "
         '(default: %(default)s)')
     parser.add_argument(
         '--test',
         type=int,
-        default=250,
+        default=500,
         metavar='N',
         help="a task's test images of each class, at most "
         '(default: %(default)s)')
