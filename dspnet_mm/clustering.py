@@ -110,6 +110,9 @@ def image_features(backbone: nn.Module,
         kept, mode = known, 'r+'
     else:
         mode = 'w+'
+        # It would speak of the new file.
+        if known:
+            os.remove(f'{path}.json')
     features = np.lib.format.open_memmap(path, mode, np.float32, shape)
     for start in range(kept['done'], len(images), _KEEP_INTERVAL):
         stop = min(start + _KEEP_INTERVAL, len(images))

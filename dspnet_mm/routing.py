@@ -135,11 +135,18 @@ def subnets_features(backbone: SlimmableResNet, subnets: Dict[str, Subnet],
     stages = [stem, *(getattr(backbone, name) for name in backbone.res_layers)]
     backbone.eval()
 
+    # With batch norm of its own, a sub-network has no stage in common.
+    private = {
+        subnet: number
+        for number, subnet in enumerate(subnets.values())
+    } if backbone.switchable_bn else {}
+
     def parts(subnet: Subnet) -> List[tuple]:
         """What decides each stage, the stem's being in the first."""
+        stages = len(subnet.depths)
         own = list(
-            zip(subnet.widths, subnet.depths, subnet.groups
-                or [0] * len(subnet.depths)))
+            zip(subnet.widths, subnet.depths, subnet.groups or [0] * stages,
+                [private.get(subnet, 0)] * stages))
         return [own[0], *own]
 
     ordered = sorted(subnets.items(), key=lambda item: parts(item[1]))

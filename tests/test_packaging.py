@@ -719,7 +719,6 @@ def test_an_interpreter_that_pyenv_hides_is_found(machine, tmp_path):
 
 # --- tools/test.sh and .ci/run -----------------------------------------------
 
-
 # Files are spread over the cores.
 PARALLEL = '--numprocesses auto --maxprocesses 8 --dist loadfile'
 

@@ -16,19 +16,30 @@ from dspnet_mm.models import SlimmableResNet
 from dspnet_mm.routing import check_task, linear_score, logme, subnets_features
 from dspnet_mm.slimming import recalibrate, slim
 
+DEEP_AND_FLAT = make_family(
+    desired=[dict(name='deep'),
+             dict(name='flat', depths=[2, 2, 1, 1])])
+
 
 @pytest.mark.parametrize(
-    'family, runs',
+    'family, switchable_bn, runs',
     [
         # Both stems, with both halves of each first stage and so on.
-        (make_grouped(), 2 + 2 + 4 + 8 + 16),
-        (make_grouped(num_groups=4, levels=2), 1 + 1 + 1 + 4 + 16),
+        (make_grouped(), False, 2 + 2 + 4 + 8 + 16),
+        (make_grouped(num_groups=4, levels=2), False, 1 + 1 + 1 + 4 + 16),
         # The largest and what is narrower share nothing.
-        (make_family(), 3 * 5),
+        (make_family(), False, 3 * 5),
+        # Alike but for the depth of the last two.
+        (DEEP_AND_FLAT, False, 3 + 2 * 2),
+        # Nobody has batch norm in common.
+        (DEEP_AND_FLAT, True, 2 * 5),
     ])
-def test_features_are_those_of_each_network_alone(family, runs):
+def test_features_are_those_of_each_network_alone(family, switchable_bn, runs):
     torch.manual_seed(0)
-    backbone = SlimmableResNet(family)
+    backbone = SlimmableResNet(family, switchable_bn=switchable_bn)
+    for name, parameter in backbone.named_parameters():
+        if parameter.dim() < 4:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
     images = torch.rand(20, 3, 12, 12)
     calibration = [*range(3, 15)]
     with mock.patch(

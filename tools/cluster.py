@@ -72,7 +72,7 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='how many processes load images; 0 loads them in this one '
         '(default: %(default)s)')
-    add_options(parser, 'device', 'cfg-options')
+    add_options(parser, 'device', 'force', 'cfg-options')
     args = parser.parse_args()
     if not args.out.endswith('.csv'):
         parser.error(f'--out {args.out} is no name of a .csv file')
@@ -136,13 +136,18 @@ def main() -> None:
                          'checkpoint that training wrote')
     stem = args.out[:-len('.csv')]
     for suffix in ('csv', 'json', 'png'):
-        check_writable(f'{stem}.{suffix}')
+        path = f'{stem}.{suffix}'
+        check_writable(path)
+        if os.path.exists(path) and not args.force:
+            raise InputError(f'{path} exists: give another name, or --force '
+                             'to replace it')
     check_device(args.device)
     model = load_supernet(cfg, args.checkpoint)
     asked = {}
     for name in ('clusters', 'groups'):
         known = getattr(model.family, f'num_{name}', None)
-        asked[name] = getattr(args, name) or known
+        asked[name] = known if getattr(args, name) is None else getattr(
+            args, name)
         if asked[name] is None:
             raise InputError(f"{args.config}'s family has no groups of "
                              'channels: give --clusters and --groups')
@@ -154,6 +159,10 @@ def main() -> None:
     dataset = evaluation_dataset(images, model.family.input_size)
     image_format = ImageFormat.from_config(
         cfg.model.get('data_preprocessor'), model.family.input_size)
+    if len(dataset) < asked['clusters']:
+        raise InputError(f'{len(dataset)} images cannot make '
+                         f'{asked["clusters"]} clusters: give more images, or '
+                         'fewer --clusters')
     features_path = f'{stem}.features.npy'
     os.makedirs(os.path.dirname(os.path.abspath(stem)), exist_ok=True)
     features = image_features(

@@ -21,7 +21,8 @@ from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate, pick,
+from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
+                                  extract_features, iterate, pick,
                                   pick_balanced)
 from dspnet_mm.evaluation.report import labelled_datasets
 from dspnet_mm.files import check_writable, write_json
@@ -90,6 +91,9 @@ class Checkpoint:
                              'checkpoint that training wrote')
         self.checkpoint = checkpoint
         self.model = load_supernet(self.cfg, checkpoint)
+        # What the best is exported with: that it lacks shows before the work.
+        evaluation_dataset(self.cfg.train_dataloader.dataset,
+                           self.model.family.input_size)
         self.number = len(self.model.family.desired)
         self.device = args.device
 
@@ -102,9 +106,13 @@ class Checkpoint:
 
     def features(self, task: Task) -> Iterator[Tuple[str, np.ndarray]]:
         """Each sub-network's name and features."""
+        subnets = {
+            name: self.model.as_trained(subnet)
+            for name, subnet in self.model.family.desired.items()
+        }
         return subnets_features(
-            self.model.backbone.to(self.device), self.model.family.desired,
-            task.inputs, task.calibration, task.batch_size)
+            self.model.backbone.to(self.device), subnets, task.inputs,
+            task.calibration, task.batch_size)
 
     def unified(self, task: Task) -> Optional[np.ndarray]:
         """The features of SDR's unified network, where there is one."""
@@ -166,6 +174,17 @@ class Exports:
         write_json(os.path.join(out, INDEX_NAME), dict(subnets=[entry]))
 
 
+def remove_exports(folder: str) -> None:
+    """Remove what an earlier call found, which --force replaces."""
+    for entry in read_index(folder, missing_ok=True):
+        for file in entry['files']:
+            path = os.path.join(folder, os.path.basename(file))
+            if os.path.exists(path):
+                os.remove(path)
+    if os.path.exists(os.path.join(folder, INDEX_NAME)):
+        os.remove(os.path.join(folder, INDEX_NAME))
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -203,8 +222,8 @@ def parse_args() -> argparse.Namespace:
         '--max-images',
         type=int,
         metavar='N',
-        help='how many of the images to look at, each class in proportion '
-        '(default: all)')
+        help='about how many of the images to look at, each class in '
+        'proportion (default: all)')
     parser.add_argument(
         '--seed',
         type=int,
@@ -246,6 +265,7 @@ def main() -> None:
     seconds = time.monotonic() - begin
     unified = networks.unified(task)
     ranking = sorted(scores, key=lambda name: (-scores[name], name))
+    remove_exports(args.out)
     networks.export(ranking[0], args.out)
     rows = [dict(subnet=name, score=scores[name]) for name in ranking]
     report = dict(

@@ -34,7 +34,9 @@ train_dataloader = dict(
 train_cfg = dict(type='ResumableTrainLoop')
 
 # BYOL's rate for 4,096 images (arXiv 2006.07733, appendix C), for the 1,024 of
-# 8 processes.
+# 8 processes. LARS and weight decay look at whole layers, of which a batch
+# trains some channels: both act more on groups than they would on networks of
+# their own. What that does is not measured.
 optim_wrapper = dict(
     optimizer=dict(lr=1.2),
     # Neither decay nor layer-wise scaling for batch norms and biases.
@@ -45,6 +47,8 @@ optim_wrapper = dict(
             'downsample.1': dict(decay_mult=0, lars_exclude=True),
         }))
 
+# In seconds: the other processes wait while the first clusters the images.
+env_cfg = dict(dist_cfg=dict(timeout=6 * 3600))
 custom_hooks = [dict(type='ClusterHook', num_workers=8)]
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=3))
 work_dir = './work_dirs/{{ fileBasenameNoExtension }}'

@@ -215,7 +215,7 @@ class ClusterBatchSampler:
         below = self.num_groups**(self.levels - levels)
         branches = np.zeros(images, int)
         if levels:
-            branches = self._images_clusters() // below
+            branches = self.images_clusters() // below
         order = generator.permutation(images)
         numbers, sizes = np.unique(branches, return_counts=True)
         batches = []
@@ -226,7 +226,13 @@ class ClusterBatchSampler:
                         for indices in np.array_split(members, share)]
         return [batches[i] for i in generator.permutation(len(batches))]
 
-    def _images_clusters(self) -> np.ndarray:
+    def images_clusters(self) -> np.ndarray:
+        """The cluster of each image.
+
+        Raises:
+            InputError: If the list is missing or wrong, or has a cluster that
+                is too small for the processes.
+        """
         if self.clusters is None:
             raise InputError(
                 'batches of one cluster need a cluster list: set '

@@ -5,6 +5,7 @@ from torch import nn
 
 from dspnet_mm.datasets import ClusterBatchSampler, ResumableSampler
 from dspnet_mm.errors import InputError
+from .hooks import ClusterHook
 
 
 @LOOPS.register_module()
@@ -69,7 +70,16 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
     def run(self) -> nn.Module:
         """Train, after a look at what a resumed run was trained on."""
-        sampler = self.dataloader.batch_sampler.sampler
+        batch_sampler = self.dataloader.batch_sampler
+        if isinstance(batch_sampler, ClusterBatchSampler) and \
+                batch_sampler.levels and not any(
+                    isinstance(hook, ClusterHook)
+                    for hook in self.runner.hooks):
+            raise InputError(
+                'ClusterHook, which makes the clusters or looks whether those '
+                'that batch_sampler.clusters names fit the model, is missing: '
+                "add dict(type='ClusterHook') to custom_hooks")
+        sampler = batch_sampler.sampler
         hub = self.runner.message_hub
         number = (len(self.dataloader.dataset), len(self.dataloader))
         before = hub.get_info('images_and_iterations', number)

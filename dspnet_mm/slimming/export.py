@@ -120,7 +120,8 @@ def export_subnets(cfg: Config,
     staging = _make_staging(out_dir)
     try:
         written = []
-        for number, (name, subnet) in enumerate(subnets.items(), 1):
+        for number, (name, asked) in enumerate(subnets.items(), 1):
+            subnet = model.as_trained(asked)
             progress(f'[{number}/{len(subnets)}] {name} ({subnet}): '
                      'recalibrating, slimming, verifying')
             meta = dict(

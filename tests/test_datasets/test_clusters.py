@@ -92,6 +92,7 @@ def test_processes_share_each_batch(dataset, clusters):
     two = [
         list(make(dataset, clusters, 4, rank, world_size=2)) for rank in (0, 1)
     ]
+    assert len(one) == len(two[0]) == len(two[1]) > 4
     for batch, *halves in zip(one, *two):
         assert sorted(batch) == sorted(halves[0] + halves[1])
         assert {draw.part

@@ -49,6 +49,18 @@ def test_a_list_that_is_lost_is_missed(trained_sdr, tmp_path):
         train(cfg)
 
 
+def test_a_list_that_changed_is_refused(trained_sdr, tmp_path):
+    own = np.arange(160) % 4
+    write_clusters(
+        str(tmp_path / 'clusters.csv'), EmbeddedDigits(indices=160), own)
+    cfg = sdr_cfg(
+        tmp_path,
+        resume=True,
+        load_from=str(trained_sdr.folder / 'iter_12.pth'))
+    with pytest.raises(InputError, match='not the list that the run began'):
+        train(cfg)
+
+
 def test_clusters_of_ones_own_are_kept(tmp_path):
     path = str(tmp_path / 'own.csv')
     own = np.arange(160) % 4
@@ -68,6 +80,9 @@ def test_clusters_of_ones_own_are_kept(tmp_path):
     ({
         'model.family.levels': 1
     }, 'num_groups=2 and 2 levels.*levels=1'),
+    ({
+        'custom_hooks': []
+    }, 'ClusterHook.*is missing'),
     ({
         'optim_wrapper.accumulative_counts': 2
     }, 'accumulative_counts=1'),

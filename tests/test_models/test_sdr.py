@@ -195,6 +195,30 @@ def test_clusters_that_count_are_part_of_the_state():
                        before['backbone.layer4.1.conv1.weight'])
 
 
+def test_what_has_not_parted_is_one():
+    model = build()
+    wrapper = wrapper_of(model)
+    groups = {}
+    for levels in range(3):
+        model.train_step(batch(0, levels, seed=levels), wrapper)
+        groups[levels] = [
+            model.as_trained(subnet).groups
+            for subnet in model.family.desired.values()
+        ]
+    assert groups[0] == [(0, 0, 0, 0)] * 4
+    assert groups[1] == [(0, 0, 0, 0)] * 2 + [(0, 0, 0, 1)] * 2
+    assert len({*groups[2]}) == 4
+    assert model.as_trained(model.family.full) == model.family.full
+
+
+def test_a_phase_that_is_over_is_refused():
+    model = build()
+    wrapper = wrapper_of(model)
+    model.train_step(batch(0, 2), wrapper)
+    with pytest.raises(InputError, match='2 levels already.*max_epochs'):
+        model.train_step(batch(0, 1), wrapper)
+
+
 @pytest.mark.parametrize('samples', [
     [SelfSupDataSample()] * 16,
     batch(0, 2)['data_samples'][:8] + batch(1, 2)['data_samples'][:8],

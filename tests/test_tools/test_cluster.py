@@ -54,6 +54,7 @@ def test_a_folder_is_clustered_by_any_method(trained, tmp_path):
     (['--out', 'mine.txt'], 'no name of a .csv file'),
     (['--out', 'mine.csv', '--clusters', 8, '--groups', 3], 'cannot come of'),
     (['--out', 'mine.csv', '--clusters', 256], '160 images cannot make 256'),
+    (['--out', 'mine.csv', '--clusters', 0], '0 clusters cannot come of'),
     (['--out', 'mine.csv', '--data', 'nowhere'], 'nowhere.*is not a folder'),
     (['--out', 'mine.csv', '--device', 'tpu'], 'tpu'),
     (['--out', 'mine.csv', '--seed', -1], 'at least 0'),
@@ -63,7 +64,18 @@ def test_bad_input_is_refused(sdr, tmp_path, monkeypatch, args, complaint):
     done = run_tool('cluster.py', *sdr, *args)
     assert done.returncode == 2
     assert re.search(complaint, done.stderr.splitlines()[-1])
-    assert not list(tmp_path.glob('*.csv'))
+    assert not os.listdir(tmp_path)
+
+
+def test_what_exists_is_replaced_on_demand_only(sdr, tmp_path):
+    out = tmp_path / 'mine.csv'
+    out.write_text('of another run')
+    done = run_tool('cluster.py', *sdr, '--out', out)
+    assert done.returncode == 2 and '--force' in done.stderr
+    assert out.read_text() == 'of another run'
+    assert run_tool('cluster.py', *sdr, '--out', out,
+                    '--force').returncode == 0
+    assert len(read_clusters(str(out), EmbeddedDigits(indices=160), 4)) == 160
 
 
 def test_a_family_without_groups_is_asked_for_them(trained, tmp_path):

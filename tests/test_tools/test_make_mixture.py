@@ -1,5 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -43,6 +44,8 @@ def test_tasks_are_of_other_images(sources):
         assert len(images) == 14
         with Image.open(mixture / 'images' / world / images[0]) as image:
             assert image.size == (32, 32)
+    report = json.loads((mixture / 'mixture.json').read_text())
+    assert report['tasks']['pets'] == [10, 6] and report['seeds'] == [0]
     tasks = os.listdir(mixture / 'tasks')
     assert len(tasks) == 7
     pretraining = contents(mixture / 'images')
@@ -54,8 +57,10 @@ def test_tasks_are_of_other_images(sources):
         assert not {*train} & {*test}
         assert sorted(os.listdir(mixture / 'tasks' / task / 'train')) == \
             sorted(os.listdir(mixture / 'tasks' / task / 'test'))
+    assert re.search(r'\| digits .*\| 50 +\| 30 +\|', done.stdout)
     assert re.search(r'\| pets +\| cat dog +\| 10 +\| 6 +\|', done.stdout)
-    assert re.search(r'\| cells +\| RBC WBC Platelets +\| \d+ +\| 5 +\|',
+    # Of 3 slides 2 train; a slide has 2 red cells and one of each other.
+    assert re.search(r'\| cells +\| RBC WBC Platelets +\| 8 +\| 4 +\|',
                      done.stdout)
 
 
@@ -78,6 +83,7 @@ def test_the_seed_decides(sources):
      'trainval.txt is no file'),
     (lambda folder: None, ['--images', 17], 'images of a world'),
     (lambda folder: None, ['--images', 0], 'at least 1'),
+    (lambda folder: None, ['--train', 9], '9 images.*--train 9 leaves none'),
 ])
 def test_bad_input_is_refused(sources, change, args, complaint):
     change(sources)

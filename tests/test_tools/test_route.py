@@ -96,6 +96,26 @@ def test_what_exists_is_replaced_on_demand_only(sdr, images, tmp_path):
     assert ranking_in(tmp_path / 'out') == before
     assert run_tool(*command, '--metric', 'logme', '--force').returncode == 0
     assert ranking_in(tmp_path / 'out')['metric'] == 'logme'
+    # Also where another one is found: a checkpoint's.
+    assert run_tool('route.py', *sdr[:2], *command[2:],
+                    '--force').returncode == 0
+    best = ranking_in(tmp_path / 'out')['rows'][0]['subnet']
+    assert sorted(os.listdir(tmp_path / 'out')) == [
+        f'{best}.pth', f'{best}.py', 'ranking.json', 'subnets.json'
+    ]
+
+
+def test_what_the_best_is_exported_with_is_missed_at_once(
+        sdr, images, tmp_path):
+    moved = tmp_path / 'moved.py'
+    moved.write_text(f"_base_ = '{sdr[0]}'\n"
+                     'train_dataloader = dict(dataset=dict(_delete_=True, '
+                     "type='ImageFolder', data_root='nowhere', pipeline=[]))")
+    done = run_tool('route.py', moved, sdr[1], '--task', images, '--out',
+                    tmp_path / 'out')
+    assert done.returncode == 2
+    assert 'nowhere' in done.stderr and 'sub-networks' not in done.stderr
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('change, complaint', [

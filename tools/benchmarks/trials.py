@@ -284,7 +284,8 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.randomness = dict(seed=job.data.seed)
     cfg.custom_hooks = [
-        *(hook for hook in cfg.custom_hooks if hook.type in _NEEDED_HOOKS),
+        *(dict(hook, num_workers=0)
+          for hook in cfg.custom_hooks if hook.type in _NEEDED_HOOKS),
         dict(type='CostHook'),
         dict(type='ProgressHook', name=job.name)
     ]
@@ -312,7 +313,8 @@ def networks(model: nn.Module, subnet: str) -> Iterator[Tuple[str, nn.Module]]:
     device = next(model.parameters()).device
     names = [subnet] if subnet else model.family.desired
     for name in names:
-        yield name, slim(model.backbone, model.family[name]).to(device)
+        yield name, slim(model.backbone,
+                         model.as_trained(model.family[name])).to(device)
 
 
 def evaluate(backbone: nn.Module, train: Labelled, test: Labelled,

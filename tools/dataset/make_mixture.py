@@ -8,6 +8,9 @@ the tasks are of other images of these worlds.
 """
 import argparse
 import os
+import shlex
+import sys
+from itertools import cycle
 from typing import Dict, Iterator, List, NamedTuple
 from xml.etree import ElementTree
 
@@ -19,9 +22,12 @@ import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.datasets import EmbeddedDigits
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import whole_folder
+from dspnet_mm.files import whole_folder, write_json
+from dspnet_mm.versions import versions
 
 _SIZE = 32
+# Of a kind, as a multiple of the rarest kind.
+_MOST_CELLS = 3
 # Around a cell's box, as a part of its longer edge.
 _MARGIN = 0.1
 VEHICLES = ('airplane', 'automobile', 'ship', 'truck')
@@ -97,9 +103,10 @@ def digits(args: argparse.Namespace, generator: np.random.Generator) -> World:
             if item['gt_label'] == int(digit)
         ]
         few = len(pictures) // 4
+        train, test = min(args.train, few), min(args.test, few)
         (world.train[digit],
          world.test[digit], world.pretraining[digit]) = divided(
-             pictures, [few, few, len(pictures) - 2 * few], generator)
+             pictures, [train, test, len(pictures) - train - test], generator)
     return world
 
 
@@ -121,6 +128,10 @@ def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
         labels = dataset.get_gt_labels()
         for name in classes:
             chosen = np.flatnonzero(labels == dataset.CLASSES.index(name))
+            if split == 'train' and len(chosen) <= args.train:
+                raise InputError(f'{path} has {len(chosen)} images of {name}: '
+                                 f'--train {args.train} leaves none to '
+                                 'pre-train on')
             pictures = [
                 Picture(dataset.get_data_info(i)['img_path']) for i in chosen
             ]
@@ -133,25 +144,29 @@ def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
 
 
 def cells(args: argparse.Namespace, generator: np.random.Generator) -> World:
-    """BCCD's boxes: training images to pre-train, others for the task."""
-    parts = {}
-    for split in ('trainval', 'test'):
+    """BCCD's boxes: training images to pre-train, others for the task.
+
+    Of its test images every second one tests the task, the others train it.
+    Most cells are red: of each kind there are at most three times as many as
+    of the rarest, lest a constant answer be a good one.
+    """
+    world = World(*({name: [] for name in CELLS} for _ in range(3)))
+    for split, parts in (('trainval', [world.pretraining]),
+                         ('test', [world.train, world.test])):
         path = os.path.join(args.bccd, 'ImageSets', 'Main', f'{split}.txt')
         if not os.path.isfile(path):
             raise InputError(f'{path} is no file: give as --bccd the folder '
                              'of BCCD that holds JPEGImages, Annotations and '
                              'ImageSets')
-        parts[split] = {name: [] for name in CELLS}
         with open(path) as file:
-            for name in file.read().split():
+            for name, part in zip(file.read().split(), cycle(parts)):
                 for label, picture in boxes(args.bccd, name):
-                    parts[split][label].append(picture)
-    world = World(parts['trainval'], {}, {})
-    for label, pictures in parts['test'].items():
-        half = len(pictures) // 2
-        world.train[label], world.test[label] = divided(
-            pictures, [min(args.train, half),
-                       min(args.test, half)], generator)
+                    part[label].append(picture)
+    for part, most in ((world.train, args.train), (world.test, args.test)):
+        most = min(most, _MOST_CELLS * min(map(len, part.values())))
+        for label, pictures in part.items():
+            part[label], = divided(pictures, [min(most, len(pictures))],
+                                   generator)
     return world
 
 
@@ -272,6 +287,17 @@ def main() -> None:
                          os.path.join(folder, 'tasks', task, split, label))
                 counts.append(sum(len(known[label]) for label in classes))
             rows.append((task, ' '.join(classes), *map(str, counts)))
+        write_json(
+            os.path.join(folder, 'mixture.json'),
+            dict(
+                images=args.images,
+                tasks={
+                    task: [int(train), int(test)]
+                    for task, _, train, test in rows
+                },
+                seeds=[args.seed],
+                versions=versions(),
+                command=shlex.join(['python', *sys.argv])))
     print(f'{len(worlds) * args.images} images of {", ".join(worlds)} to '
           f'pre-train on: {args.out}/images')
     print(markdown_table(('task', 'classes', 'training', 'test'), rows))

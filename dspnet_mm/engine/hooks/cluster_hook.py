@@ -6,15 +6,18 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmselfsup.registry import HOOKS
 
+from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.clustering import backbone_of, cluster_tree, image_features
-from dspnet_mm.datasets import (ClusterBatchSampler, read_clusters,
-                                write_clusters)
+from dspnet_mm.datasets import ClusterBatchSampler, write_clusters
 from dspnet_mm.datasets.clusters import check_sizes
 from dspnet_mm.engine.model_wrapper import algorithm_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
 from dspnet_mm.models import SDR
 from dspnet_mm.randomness import preserved_random_state
+
+# Under which name a checkpoint knows the list.
+_DIGEST = 'clusters_sha256'
 
 
 @HOOKS.register_module()
@@ -25,7 +28,8 @@ class ClusterHook(Hook):
     first process, before the first epoch in which
     :class:`ClusterBatchSampler` takes a level of the tree. The list is
     ``clusters.csv`` in the work directory, unless the sampler's ``clusters``
-    names another one, which is checked before the training begins.
+    names another one, which is checked before the training begins. A run
+    that is resumed has to find the list that it began with.
 
     Args:
         balanced (bool): Make clusters of one size, see :func:`cluster_tree`.
@@ -59,8 +63,23 @@ class ClusterHook(Hook):
         if self._makes_clusters:
             sampler.clusters = os.path.join(runner.work_dir, 'clusters.csv')
         else:
-            read_clusters(sampler.clusters, sampler.sampler.dataset,
-                          sampler.num_clusters)
+            sampler.images_clusters()
+        self._compare(runner, sampler)
+
+    def _compare(self, runner: Runner, sampler: ClusterBatchSampler) -> None:
+        """Refuse other clusters than a run began with."""
+        known = runner.message_hub.runtime_info.get(_DIGEST)
+        if known is None and self._makes_clusters:
+            return
+        if not os.path.isfile(sampler.clusters):
+            raise InputError(f'{sampler.clusters} is no file: to go on, the '
+                             'run needs the clusters that it began with')
+        digest = sha256_of(sampler.clusters)
+        if known not in (None, digest):
+            raise InputError(f'{sampler.clusters} is not the list that the '
+                             'run began with (another SHA-256): bring it '
+                             'back, or begin anew')
+        runner.message_hub.update_info(_DIGEST, digest)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Cluster, where it is time."""
@@ -96,6 +115,7 @@ class ClusterHook(Hook):
         check_sizes(clusters, sampler.num_clusters, 'k-means',
                     2 * sampler.sampler.world_size)
         write_clusters(sampler.clusters, sampler.sampler.dataset, clusters)
+        runner.message_hub.update_info(_DIGEST, sha256_of(sampler.clusters))
         for left in (path, f'{path}.json'):
             os.remove(left)
         runner.logger.info('%d clusters of %d images: %s',

@@ -250,6 +250,20 @@ class SupernetAlgorithm(BaseModel):
         """The sub-networks of the present iteration, equal on all ranks."""
         return self.sampler(self.current_iteration, self.seed, self.progress)
 
+    def as_trained(self, subnet: Subnet) -> Subnet:
+        """What stands for a sub-network in the present state of training.
+
+        What evaluates or exports a sub-network takes this one: a method may
+        train several sub-networks as one at first.
+
+        Args:
+            subnet (Subnet): A member of the family.
+
+        Returns:
+            Subnet: Itself, unless a method says otherwise.
+        """
+        return subnet
+
     @property
     def seed(self) -> int:
         """The seed of the run, equal on all ranks."""

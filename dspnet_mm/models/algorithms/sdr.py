@@ -100,7 +100,8 @@ class SDR(DSPNet):
             dict[str, Tensor]: See :meth:`SupernetAlgorithm.train_step`.
 
         Raises:
-            InputError: If the batch is not of one cluster.
+            InputError: If the batch is not of one cluster, or of a phase that
+                is over.
         """
         parts = {(sample.get('cluster'), sample.get('levels'))
                  for sample in data['data_samples']}
@@ -109,6 +110,11 @@ class SDR(DSPNet):
                 'SDR learns from batches of one cluster: set train_dataloader.'
                 'batch_sampler.type=ClusterBatchSampler')
         part = Part(*parts.pop())
+        if part.levels < self.levels:
+            raise InputError(
+                f'sub-networks differ in {int(self.levels)} levels already, '
+                f'and clusters in {part.levels}: resume with the phases and '
+                'the train_cfg.max_epochs that the training had')
         if part.levels > self.levels:
             self._divide(part.levels)
         self.sampler.part = part
@@ -144,6 +150,18 @@ class SDR(DSPNet):
                 self.distillation_weight)
             for own, other in zip(targets, unified)
         ]
+
+    def as_trained(self, subnet: Subnet) -> Subnet:
+        """See :meth:`SupernetAlgorithm.as_trained`.
+
+        Before sub-networks differ in a stage, they all have its first group
+        there.
+        """
+        if not subnet.groups:
+            return subnet
+        common = self.family.num_stages - int(self.levels)
+        return self.family.subnet(
+            groups=(0, ) * common + subnet.groups[common:])
 
     @torch.no_grad()
     def update_target(self) -> None:
