@@ -3,12 +3,14 @@ import importlib
 import json
 import os
 import sys
+from collections import Counter
 from statistics import mean
 from unittest import mock
 
 import numpy as np
 import pytest
 from conftest import ROOT, mixture_sources, run_tool
+from mmselfsup.registry import DATASETS
 
 TOOL = os.path.join('benchmarks', 'routed_vs_unified.py')
 
@@ -110,11 +112,11 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         tool.main()
     report = json.loads((tmp_path / 'routed_vs_unified.json').read_text())
     assert (tmp_path / 'routed_vs_unified.png').stat().st_size
-    # Of each seed two halves, all, and three of SDR.
-    assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 6
-    # Clusters are of the training, and begin with the first epoch where
-    # there are no phases.
-    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 3
+    # Of each seed all, four of halves, and four of SDR.
+    assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 9
+    # The others have SDR's clusters, or random ones.
+    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2
+    assert len([*tmp_path.glob('trainings/random-clusters-?.csv')]) == 2
     assert [row['task'] for row in report['rows']] == [
         'animals', 'cells', 'digits', 'flying', 'pets', 'road', 'vehicles',
         'mean'
@@ -122,9 +124,11 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     for row in report['rows']:
         assert row['knn_best']['mean'] >= row['knn_routed']['mean']
         assert 0 < row['linear_unified']['mean'] <= 1
-    assert [row['idea'] for row in report['parts']] == [*tool.WITHOUT.values()]
-    assert [row['images']
-            for row in report['halves']] == ['photographs', 'shapes', 'all']
+    assert [row['idea'] for row in report['parts']] == [*tool.PARTS.values()]
+    assert [row['images'] for row in report['halves']] == [
+        'photographs', 'photographs, as many steps', 'shapes',
+        'shapes, as many steps', 'all'
+    ]
     assert [row['metric']
             for row in report['routing']] == ['knn', 'linear', 'logme']
     one, *_ = report['by_seed']['sdr']
@@ -135,6 +139,20 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
             ] == ['unified']
     assert 1 < report['parts'][0]['rank']['mean'] < 64
     assert report['figures']['cost_ratio'] > 0
+
+
+def test_halves_are_of_their_worlds(tool, mixture):
+    trained = {}
+    for name, (worlds, *_) in tool.HALVES.items():
+        cfg = tool.Mixture(str(mixture), '', worlds, 0).pretraining()
+        dataset = DATASETS.build(cfg)
+        trained[name] = [
+            dataset.name_of(index).split('/')[0]
+            for index in range(len(dataset))
+        ]
+    assert Counter(trained['shapes']) == dict(digits=24, cells=24)
+    assert Counter(trained['photographs-longer']) == dict(
+        vehicles=24, animals=24)
 
 
 def test_what_is_no_mixture_is_refused(tmp_path):

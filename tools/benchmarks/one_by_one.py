@@ -3,8 +3,7 @@
 from dspnet_mm.slimming import plain_backbone_cfg
 from dspnet_mm.subnet import ResNetFamily, Subnet
 
-_ALGORITHMS = dict(
-    DSPNet='BYOL', SDR='BYOL', SlimCLRMoCoV2='MoCo', SlimCLRMoCoV3='MoCoV3')
+_ALGORITHMS = dict(DSPNet='BYOL', SlimCLRMoCoV2='MoCo', SlimCLRMoCoV3='MoCoV3')
 
 
 def alone_cfg(cfg: dict, family: ResNetFamily, subnet: Subnet) -> dict:

@@ -2,21 +2,25 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Compare SDR's routed sub-networks with a unified network of their size.
 
-Both learn from the same mixture of worlds, at about the same cost: the unified
-network by MMSelfSup's BYOL, with more epochs. For each task, SDR hands over
-the sub-network that routing finds by the task's training images. SDR is also
-trained without its phases and without its distillation, and the unified
-network on halves of the mixture, which says whether what else is learned from
-matters at all.
+Both learn from the same mixture of worlds, at about the same cost: the
+unified network with more epochs. For each task, SDR hands over the sub-network
+that routing finds by the task's training images. SDR is also trained without
+its phases, without its distillation and with clusters drawn at random, and the
+unified network on halves of the mixture, which says whether what else is
+learned from matters at all. The learning rates of SDR and of the unified
+network are the best of the same list on a seed that is not reported.
+
+All seeds share the mixture and its tasks: standard errors are of training. The
+best sub-network in hindsight is the best on test images, so a little of its
+lead is luck.
 """
 import argparse
 import os
 import shlex
 import sys
 from functools import lru_cache
-from itertools import chain
 from statistics import mean
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 import matplotlib
 import numpy as np
@@ -26,13 +30,14 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from once_vs_one_by_one import RATE_SEED, standard_error
-from one_by_one import alone_cfg
 from torch import nn
 from trials import (SECONDS, Job, add_trial_options, check_trial_options,
                     networks, run_jobs, say, workers)
 
+from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.clustering import backbone_of
+from dspnet_mm.datasets import write_clusters
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate,
                                   knn_accuracy, linear_accuracy)
@@ -80,16 +85,22 @@ PHASES = [
     dict(levels=2, until=1)
 ]
 # SDR, and without one of its parts.
-WITHOUT = {
+PARTS = {
     'sdr': 'SDR',
-    'no-phases': 'without the phases: all part in the first epoch',
-    'no-distillation': 'without the distillation',
+    'no-phases': 'all sub-networks part at once, with the same clusters',
+    'no-distillation': 'nothing is learned from the unified network',
+    'random-clusters': 'each image is of a cluster drawn at random',
 }
-# Worlds of the mixture that have more in common with each other than with the
-# rest, and the tasks in them.
+WORLDS = ('digits', 'vehicles', 'animals', 'cells')
+PHOTOGRAPHS, SHAPES = WORLDS[1:3], WORLDS[::3]
+# What a unified network is trained on to see whether the rest matters: the
+# worlds, how many times the epochs, and how it is told. Half of the images
+# make half as many steps.
 HALVES = {
-    'photographs': ('vehicles', 'animals'),
-    'shapes': ('digits', 'cells'),
+    'photographs': (PHOTOGRAPHS, 1, 'photographs'),
+    'photographs-longer': (PHOTOGRAPHS, 2, 'photographs, as many steps'),
+    'shapes': (SHAPES, 1, 'shapes'),
+    'shapes-longer': (SHAPES, 2, 'shapes, as many steps'),
 }
 TASKS_OF = {
     'photographs': ('vehicles', 'animals', 'road', 'pets', 'flying'),
@@ -102,10 +113,12 @@ class Mixture(NamedTuple):
 
     Args:
         place (str): What tools/dataset/make_mixture.py wrote.
+        digest (str): The SHA-256 of what it says of that.
         worlds (tuple[str]): Those that are trained on.
         seed (int): The training's.
     """
     place: str
+    digest: str
     worlds: Tuple[str, ...]
     seed: int
 
@@ -131,10 +144,9 @@ class Mixture(NamedTuple):
             images, and of its training images ``rank``, see
             :func:`effective_rank`, and what routing goes by, ``by_METRIC``.
         """
+        found = dict(networks(model, subnet))
         if isinstance(model, SDR):
-            found = dict(networks(model, ''), **{UNIFIED: backbone_of(model)})
-        else:
-            found = {UNIFIED: model.backbone}
+            found[UNIFIED] = backbone_of(model)
         found = {name: network.eval() for name, network in found.items()}
         return {
             task: {
@@ -212,10 +224,11 @@ class Trainings:
     def __init__(self, args: argparse.Namespace) -> None:
         self.place = args.mixture
         worlds = os.path.join(self.place, 'images')
-        wanted = sorted(chain(*HALVES.values()))
-        if not os.path.isdir(worlds) or sorted(os.listdir(worlds)) != wanted:
+        about = os.path.join(self.place, 'mixture.json')
+        if not os.path.isfile(about) or {*os.listdir(worlds)} != {*WORLDS}:
             raise InputError(f'--mixture {self.place} holds no mixture: give '
                              'what tools/dataset/make_mixture.py writes')
+        self.digest = sha256_of(about)
         self.budget = BUDGETS[args.budget]
         self.folder = os.path.join(args.out, 'trainings')
         self.cfg = Config.fromfile(CONFIG)
@@ -225,43 +238,79 @@ class Trainings:
         self.family: GroupedResNetFamily = build_family(
             self.cfg.model.family.to_dict())
 
-    def job(self,
-            way: str,
-            rate: float,
-            seed: int,
-            half: Optional[str] = None) -> Job:
+    def job(self, way: str, rate: float, seed: int) -> Job:
         """A training.
 
         Args:
-            way (str): 'unified' or a key of ``WITHOUT``.
+            way (str): 'unified', or a key of ``PARTS`` or ``HALVES``.
             rate (float): The learning rate.
             seed (int): The seed.
-            half (str, optional): A key of ``HALVES``. Defaults to None, all
-                of the mixture.
         """
         cfg = Config(self.cfg.to_dict())
         cfg.optim_wrapper.optimizer.lr = rate
-        if way == UNIFIED:
-            cfg.model = alone_cfg(cfg.model.to_dict(), self.family,
-                                  self.family.subnet_of(0))
+        worlds, factor, _ = HALVES.get(way, (WORLDS, 1, 'all'))
+        if way in PARTS:
+            cfg.train_cfg.max_epochs = self.budget.sdr_epochs
+            self._leave_out(way, cfg, rate, seed)
+        else:
+            cfg.train_cfg.max_epochs = factor * self.budget.unified_epochs
             # The same batches, of all images.
             cfg.train_dataloader.batch_sampler.phases = [
                 dict(levels=0, until=1)
             ]
+            cfg.model = self._unified_cfg(cfg.model.to_dict())
             cfg.custom_hooks = []
-            cfg.train_cfg.max_epochs = self.budget.unified_epochs
-        else:
-            if way == 'no-phases':
-                batches = cfg.train_dataloader.batch_sampler
-                batches.phases = batches.phases[-1:]
-            if way == 'no-distillation':
-                cfg.model.distillation_weight = 0.
-            cfg.train_cfg.max_epochs = self.budget.sdr_epochs
-        worlds = HALVES[half] if half else tuple(chain(*HALVES.values()))
-        name = '-'.join(
-            filter(None, ('mixture', half, way, f'seed{seed}', f'lr{rate:g}')))
-        return Job(name, cfg, self.family.input_size,
-                   Mixture(self.place, worlds, seed))
+        return Job(f'mixture-{way}-seed{seed}-lr{rate:g}', cfg,
+                   self.family.input_size,
+                   Mixture(self.place, self.digest, worlds, seed))
+
+    def _leave_out(self, way: str, cfg: Config, rate: float,
+                   seed: int) -> None:
+        """Take one of its parts from SDR."""
+        batches = cfg.train_dataloader.batch_sampler
+        if way == 'no-phases':
+            batches.phases = batches.phases[-1:]
+            # A network that has not learned yet makes no clusters.
+            batches.clusters = os.path.join(self.folder,
+                                            self.job('sdr', rate, seed).folder,
+                                            'clusters.csv')
+        if way == 'no-distillation':
+            cfg.model.distillation_weight = 0.
+        if way == 'random-clusters':
+            batches.clusters = self.random_clusters(seed)
+
+    def random_clusters(self, seed: int) -> str:
+        """Write clusters that say nothing, each of one size.
+
+        Returns:
+            str: The list's path.
+        """
+        cfg = Mixture(self.place, self.digest, WORLDS, seed).pretraining()
+        dataset = DATASETS.build(cfg)
+        path = os.path.join(self.folder, f'random-clusters-{seed}.csv')
+        os.makedirs(self.folder, exist_ok=True)
+        clusters = np.arange(len(dataset)) % self.family.num_clusters
+        write_clusters(path, dataset,
+                       np.random.default_rng(seed).permutation(clusters))
+        return path
+
+    def _unified_cfg(self, model: dict) -> dict:
+        """The config of a network of the sub-networks' size, alone.
+
+        By the same code, with the warm-up that SDR has; with one network,
+        that is BYOL.
+        """
+        kept = ('depth', 'stem', 'input_size')
+        return dict(
+            model,
+            type='DSPNet',
+            family=dict({key: model['family'][key]
+                         for key in kept},
+                        type='ResNetFamily',
+                        base_channels=self.family.shared_channels +
+                        self.family.group_channels,
+                        desired=[dict(name=UNIFIED)]),
+            sampler=dict(type='FixedSampler'))
 
 
 class Routed(NamedTuple):
@@ -380,21 +429,20 @@ def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
                 for result in trained[way]
             ]),
             cost_ratio=costs_of(trained[way]) / costs_of(trained[UNIFIED]))
-        for way, idea in WITHOUT.items()
+        for way, idea in PARTS.items()
     ]
 
 
 def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
     """What networks of each half, and of all, give for each half's tasks."""
     rows = []
-    for images in (*HALVES, UNIFIED):
-        row: Dict[str,
-                  Any] = dict(images='all' if images == UNIFIED else images)
+    for way, (_, _, images) in [*HALVES.items(), (UNIFIED, (0, 0, 'all'))]:
+        row: Dict[str, Any] = dict(images=images)
         for half, tasks in TASKS_OF.items():
             for key in METRICS:
                 row[f'{key}_{half}'] = over_seeds([
                     mean(routed(result)[task].found[key] for task in tasks)
-                    for result in trained[images]
+                    for result in trained[way]
                 ])
         rows.append(row)
     return rows
@@ -430,19 +478,14 @@ def compare(args: argparse.Namespace, pool) -> dict:
         way: choose_rate(trainings, way, pool)
         for way in (UNIFIED, 'sdr')
     }
-
-    def job(name: str, seed: int) -> Job:
-        if name in WITHOUT:
-            return trainings.job(name, rates['sdr']['best'], seed)
-        return trainings.job(UNIFIED, rates[UNIFIED]['best'], seed,
-                             name if name in HALVES else None)
-
-    names = (UNIFIED, *WITHOUT, *HALVES)
-    say(f'seeds {", ".join(map(str, args.seeds))}: {", ".join(names)}')
-    results = iter(
-        run_jobs([job(name, seed) for name in names for seed in args.seeds],
-                 trainings.folder, pool))
-    trained = {name: [next(results) for _ in args.seeds] for name in names}
+    trained = {}
+    # In this order: the clusters of SDR are taken again.
+    for way in (UNIFIED, *PARTS, *HALVES):
+        say(f'{way}: seeds {", ".join(map(str, args.seeds))}')
+        rate = rates['sdr' if way in PARTS else UNIFIED]['best']
+        trained[way] = run_jobs(
+            [trainings.job(way, rate, seed) for seed in args.seeds],
+            trainings.folder, pool)
     gains = gains_of(trained['sdr'], trained[UNIFIED])
     regrets = {
         metric: regrets_of(trained['sdr'], metric)

@@ -170,7 +170,8 @@ class Job(NamedTuple):
         name (str): What it is called.
         cfg (Config): What is trained.
         input_size (int): Height and width of the images to evaluate on.
-        data (Data): What it is trained and evaluated on.
+        data (Data): What it is trained and evaluated on; anything with its
+            ``seed``, ``pretraining`` and ``accuracies``.
         subnet (str): Which network is evaluated. Defaults to '', all that
             the family desires.
     """
