@@ -32,6 +32,8 @@ class SDR(DSPNet):
       The target network follows in what the batch trained alone: else a
       group that is seldom trained would catch up in between, and its target
       be no average of anything.
+      The optimizer, however, sees whole layers: its momentum and weight
+      decay act on groups that a batch did not train as well.
     - The sub-networks begin as one. While clusters make no difference, all
       images train the first sub-network, the unified network. As soon as the
       tree of clusters divides on a further level
