@@ -117,7 +117,8 @@ class ClusterBatchSampler:
     cluster gets its share of these, at least one, and its images are spread
     evenly over its batches. So batches are of about the size that is asked
     for, smaller or larger in small clusters. All processes have their part
-    of a batch.
+    of a batch. What takes the place of an image that cannot be read, see
+    :class:`PretrainDataset`, may be of another cluster.
 
     Clusters make a tree: of cluster ``c`` of ``num_groups ** levels``, the
     first digit to base ``num_groups`` says which branch it belongs to, the
