@@ -33,6 +33,7 @@ from dspnet_mm.slimming import (export_subnets, find_plain_files, load_config,
 from dspnet_mm.slimming.plain_file import INDEX_NAME, read_index
 from dspnet_mm.versions import versions
 
+RANKING_NAME = 'ranking.json'
 _CALIBRATION_IMAGES = 1024
 _K = 20
 
@@ -174,8 +175,32 @@ class Exports:
         write_json(os.path.join(out, INDEX_NAME), dict(subnets=[entry]))
 
 
+def check_out(out: str, place: str, force: bool) -> None:
+    """Refuse a folder whose files are not to be replaced.
+
+    Args:
+        out (str): Where the best network and the ranking go.
+        place (str): The folder that networks come from, or a config.
+        force (bool): Replace what an earlier call wrote.
+
+    Raises:
+        InputError: If the folder holds anything that this tool, or in this
+            call, may not replace.
+    """
+    if os.path.realpath(out) == os.path.realpath(place):
+        raise InputError(f'--out {out} is where the networks come from: give '
+                         'another folder')
+    ranked = os.path.exists(os.path.join(out, RANKING_NAME))
+    if ranked and not force:
+        raise InputError(f'{out} already holds {RANKING_NAME}: give another '
+                         'folder, or --force to replace it and its network')
+    if not ranked and os.path.exists(os.path.join(out, INDEX_NAME)):
+        raise InputError(f'{out} already holds {INDEX_NAME} of networks that '
+                         'were exported otherwise: give another folder')
+
+
 def remove_exports(folder: str) -> None:
-    """Remove what an earlier call found, which --force replaces."""
+    """Remove the network that an earlier call found, see :func:`check_out`."""
     for entry in read_index(folder, missing_ok=True):
         for file in entry['files']:
             path = os.path.join(folder, os.path.basename(file))
@@ -242,12 +267,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_device(args.device)
-    ranking_path = os.path.join(args.out, 'ranking.json')
+    ranking_path = os.path.join(args.out, RANKING_NAME)
     check_writable(ranking_path)
-    for name in ('ranking.json', INDEX_NAME):
-        if os.path.exists(os.path.join(args.out, name)) and not args.force:
-            raise InputError(f'{args.out} already holds {name}: give another '
-                             'folder, or --force to replace it')
+    check_out(args.out, args.place[0], args.force)
     networks = Checkpoint(args, *args.place) if len(
         args.place) == 2 else Exports(*args.place)
     task = Task.load(args.task, networks.image_format, args.max_images,

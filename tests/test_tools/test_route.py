@@ -105,6 +105,20 @@ def test_what_exists_is_replaced_on_demand_only(sdr, images, tmp_path):
     ]
 
 
+@pytest.mark.parametrize('force', [[], ['--force']])
+def test_other_exports_are_never_replaced(sdr, images, tmp_path, force):
+    other = tmp_path / 'other'
+    shutil.copytree(sdr[2], other)
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    for place, complaint in (([other], 'where the networks come from'),
+                             ([sdr[2]], 'exported otherwise'),
+                             (sdr[:2], 'exported otherwise')):
+        done = run_tool('route.py', *place, '--task', images, '--out', other,
+                        *force)
+        assert done.returncode == 2 and complaint in done.stderr
+    assert before == {path.name: path.read_bytes() for path in other.iterdir()}
+
+
 def test_what_the_best_is_exported_with_is_missed_at_once(
         sdr, images, tmp_path):
     moved = tmp_path / 'moved.py'

@@ -45,7 +45,7 @@ _K = 20
 _BATCH_SIZE = 1024
 _CALIBRATION_IMAGES = 1024
 _FOLDS = 3
-# All others look on, and take time.
+# Hooks that trainings cannot do without; all others look on, and take time.
 _NEEDED_HOOKS = ('ClusterHook', )
 # What trainings cost, see clock().
 SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'

@@ -90,7 +90,7 @@ def divided(pictures: List[Picture], parts: List[int],
 
 
 def digits(args: argparse.Namespace, generator: np.random.Generator) -> World:
-    """scikit-learn's: a fourth of each class for training, one for testing."""
+    """scikit-learn's: at most a fourth of each class trains, or tests."""
     world = World({}, {}, {})
     items = [
         dataset.get_data_info(i)
