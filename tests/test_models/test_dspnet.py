@@ -218,9 +218,14 @@ def test_small_subnets_may_predict_what_the_supernet_predicts():
     similarity = torch.cosine_similarity(*predictions.values())
     expected = (usual['tiny'] - 4 * similarity.mean().item()) / 2
     assert online['tiny'] == pytest.approx(expected, rel=1e-4)
-    model.sampler = lambda *args: [model.family['tiny']]
+    subnets = [model.family['tiny'], model.family['large']]
+    model.sampler = lambda *args: subnets
     with pytest.raises(InputError, match='draws it first'):
         model.train_step(batch(), sgd(model))
+    # Before a growing supernet is grown, there is nothing to distill from.
+    del subnets[1]
+    alone = model.train_step(batch(), sgd(model))
+    assert alone['loss_tiny'].item() == pytest.approx(usual['tiny'], rel=1e-4)
 
 
 def test_small_subnets_may_have_a_predictor_for_the_same_view():

@@ -231,15 +231,16 @@ class SupernetAlgorithm(BaseModel):
 
         Returns:
             list[Tensor], optional: The supernet's, without gradient; None
-            where the supernet itself is active.
+            where the supernet itself is active, or not drawn in this
+            iteration, as before a growing supernet is grown.
 
         Raises:
-            InputError: If the supernet has not run before in this iteration.
+            InputError: If the supernet is drawn behind the active one.
         """
         if self.backbone.active_subnet == self.family.full:
             self._supernet_outputs = [output.detach() for output in outputs]
             return None
-        if self._supernet_outputs is None:
+        if self._supernet_outputs is None and self._draws_supernet:
             raise InputError(
                 'distillation from the online supernet needs it before all '
                 'other sub-networks of an iteration: use a sampler that draws '
@@ -326,6 +327,7 @@ class SupernetAlgorithm(BaseModel):
         with precision(), torch.no_grad():
             targets = self.compute_targets(views)
         subnets = self.sample_subnets()
+        self._draws_supernet = self.family.full in subnets
         weights = weights_of(self.loss_weights, subnets, self.family)
         for subnet, weight in zip(subnets, weights):
             label = self.family.label_of(subnet)

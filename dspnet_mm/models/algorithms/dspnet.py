@@ -43,7 +43,7 @@ class DSPNet(SupernetAlgorithm):
             - 'none': nothing else.
             - 'online': half of their loss is to predict what the online
               supernet predicts for the same view, after SlimCLR (arXiv
-              2209.15525).
+              2209.15525), in iterations that draw it.
             - 'target': all of their loss is to predict the target network's
               projection of the same view, by a predictor of its own, after
               US3L (arXiv 2303.06870).
