@@ -101,12 +101,14 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
     assert (ours - theirs).norm() <= 1e-3 * (ours - initial).norm()
 
 
-def test_a_step_for_each_subnet_is_a_step_after_the_other():
+@pytest.mark.parametrize('follow_each_step', [False, True])
+def test_a_step_for_each_subnet_is_a_step_after_the_other(follow_each_step):
     data = batch()
     models = [
         build(
             sampler=dict(type='AllDesiredSampler'),
             step_each_subnet=each,
+            follow_each_step=follow_each_step,
             base_momentum=0.9) for each in (True, False)
     ]
     ours, theirs = models
@@ -120,7 +122,10 @@ def test_a_step_for_each_subnet_is_a_step_after_the_other():
             wrappers[1].optimizer.zero_grad()
             theirs.subnet_loss(views, targets)[0].backward()
             wrappers[1].optimizer.step()
-    theirs.update_target()
+        if follow_each_step:
+            theirs.update_target()
+    if not follow_each_step:
+        theirs.update_target()
     for (name, one), other in zip(ours.named_parameters(),
                                   theirs.parameters()):
         assert torch.allclose(one, other, atol=1e-7), name

@@ -62,8 +62,12 @@ class SupernetAlgorithm(BaseModel):
             'sum'.
         step_each_subnet (bool): Make a step of the optimizer behind each
             sub-network's backward pass, as US3L does (arXiv 2303.06870),
-            instead of one with all gradients; the target network follows
-            once. Without gradient accumulation. Defaults to False.
+            instead of one with all gradients. Without gradient accumulation.
+            Defaults to False.
+        follow_each_step (bool): Let the target network follow behind each of
+            these steps, as BYOL's follows each step of the optimizer (arXiv
+            2006.07733, equation 1), instead of once behind the last, as
+            US3L's does. Defaults to False.
         group_decay (float): Weight decay of the first of eight groups of a
             layer's output channels; each further one's is 5 % of it lower,
             since fewer sub-networks use these channels. Takes the place of
@@ -112,6 +116,7 @@ class SupernetAlgorithm(BaseModel):
                  sampler: dict = dict(type='SandwichSampler'),
                  loss_weights: Scheme = 'sum',
                  step_each_subnet: bool = False,
+                 follow_each_step: bool = False,
                  group_decay: float = 0.,
                  base_momentum: float = 0.996,
                  momentum_schedule: str = 'cosine',
@@ -163,6 +168,7 @@ class SupernetAlgorithm(BaseModel):
         self.sampler = sampler
         self.loss_weights = loss_weights
         self.step_each_subnet = step_each_subnet
+        self.follow_each_step = follow_each_step
         self.group_decay = group_decay
         self.base_momentum = base_momentum
         self.momentum_schedule = momentum_schedule
@@ -388,11 +394,15 @@ class SupernetAlgorithm(BaseModel):
                 self._pending_losses[label] = self._pending_losses.get(
                     label, 0.) + loss.detach().float()
                 if self.step_each_subnet:
-                    steps += self._update(optim_wrapper)
+                    stepped = self._update(optim_wrapper)
+                    steps += stepped
+                    if stepped and self.follow_each_step:
+                        self.update_target()
         if optim_wrapper.should_update() and not self.step_each_subnet:
             steps += self._update(optim_wrapper)
         if steps:
-            self.update_target()
+            if not (self.step_each_subnet and self.follow_each_step):
+                self.update_target()
             if self.skipped_in_a_row == self._skipped_before:
                 self.skipped_in_a_row = 0
         self._iterations_done += 1
