@@ -58,7 +58,7 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
         str(tmp_path)
     ]
     # The real thing, for some iterations.
-    budget = comparison.Budget(4, 64, None, 4, (), 128)
+    budget = comparison.Budget(4, 64, None, 4, (), (), 128)
     with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         ablate.main()

@@ -96,7 +96,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         str(out), '--processes', '2'
     ]
     # The real thing, for some iterations.
-    budget = module.Budget(1, 64, None, 4, (0.03, ), 128)
+    budget = module.Budget(1, 64, None, 4, (0.03, ), (0.9, ), 128)
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()
@@ -111,8 +111,18 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert times == [
         path.stat().st_mtime_ns for path in out.glob('trainings/*/*.pth')
     ]
-    # Three learning rates' seeds times 1 + 4 + 3 trainings.
-    assert len(times) == 24
+    # Three seeds times 1 + 4 + 3 trainings, and another momentum than the
+    # config's, which SEED has not, on one of the seeds.
+    assert len(times) == 24 + 1 + 4
+    for way, momenta in (('dspnet', [0.99,
+                                     0.9]), ('byol', [0.99,
+                                                      0.9]), ('seed', [None])):
+        setting = first['settings'][way]
+        assert [each['momentum'] for each in setting['tried']] == momenta
+        assert setting['best'] == dict(
+            rate=0.03,
+            momentum=max(setting['tried'],
+                         key=lambda each: each['accuracy'])['momentum'])
     assert len(first['rows']) == 4 + 4 + 3
     assert first['seeds'] == [0, 1]
     assert 0 < first['figures']['cost_ratio'] < 2
@@ -121,18 +131,18 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert all(0.1 < row['linear']['mean'] <= 1 for row in first['rows'])
     for suffix in ('png', 'md'):
         assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
-    # More networks, with the learning rates of these: BYOL's of the other
+    # More networks, with the settings of these: BYOL's of the other
     # four and DSPNet's are to be trained, for two seeds.
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', [
                 *argv, '--dns', '8', '--no-seed']):
         module.main()
-    assert len([*out.glob('trainings/*/*.pth')]) == 24 + 2 * (1 + 5)
+    assert len([*out.glob('trainings/*/*.pth')]) == 29 + 2 * (1 + 5)
     report_path = out / 'once_vs_one_by_one_digits8.json'
     more = json.loads(report_path.read_text())
     assert len(more['rows']) == 8 + 8
-    assert more['learning_rates'] == {
-        method: first['learning_rates'][method]
+    assert more['settings'] == {
+        method: first['settings'][method]
         for method in ('dspnet', 'byol')
     }
 
@@ -141,13 +151,14 @@ def test_us3l_is_compared_with_the_byol_of_dspnet(benchmark):
     module = benchmark('once_vs_one_by_one')
     args = SimpleNamespace(data='digits', budget='full', dns=4, out='')
     sides = module.Sides(args, 'us3l')
-    alone = sides.jobs('byol', 0.06, 0)
+    alone = sides.jobs('byol', module.Setting(0.06), 0)
     # Nothing of the method's own settings; and not trained twice.
     assert [job.folder for job in alone] == [
-        job.folder for job in module.Sides(args).jobs('byol', 0.06, 0)
+        job.folder
+        for job in module.Sides(args).jobs('byol', module.Setting(0.06), 0)
     ]
     assert alone[0].cfg.optim_wrapper.optimizer.weight_decay > 0
-    supernet, = sides.jobs('us3l', 0.06, 0)
+    supernet, = sides.jobs('us3l', module.Setting(0.06), 0)
     assert supernet.cfg.model.distillation == 'target'
 
 
@@ -160,11 +171,11 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
     module = benchmark('once_vs_one_by_one')
     args = SimpleNamespace(data='digits', budget='full', dns=4, out='')
     sides = module.Sides(args, method)
-    jobs = sides.jobs(sides.alone, 0.06, 0)
+    jobs = sides.jobs(sides.alone, module.Setting(0.06), 0)
     assert [job.subnet for job in jobs] == ['large', 'medium', 'small', 'tiny']
     assert {job.cfg.model.type for job in jobs} == {algorithm}
     # The real thing, for some iterations.
-    budget = module.Budget(1, 64, None, 4, (0.03, ), 128)
+    budget = module.Budget(1, 64, None, 4, (0.03, ), (), 128)
     argv = [
         'tool', '--data', 'digits', '--method', method, '--seeds', '2',
         '--processes', '2', '--out',

@@ -12,8 +12,8 @@ import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
 
-from once_vs_one_by_one import (Outcome, Sides, figures_of, parse_args,
-                                percent, report_name, run_all)
+from once_vs_one_by_one import (Outcome, Setting, Sides, figures_of,
+                                parse_args, percent, report_name, run_all)
 from trials import METRICS, workers
 
 from dspnet_mm.cli import markdown_table, run
@@ -291,7 +291,7 @@ def main() -> None:
     ]
     with workers(args.processes) as pool:
         outcomes = run_all([
-            sides.jobs(args.method, rate, seed) for sides in compared
+            sides.jobs(args.method, Setting(rate), seed) for sides in compared
             for seed in args.seeds
         ], shipped.folder, pool)
     theirs, *by_idea = [

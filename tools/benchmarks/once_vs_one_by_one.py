@@ -5,8 +5,9 @@
 The supernet is trained once, and each desired network by what the method
 builds on, as MMSelfSup has it, with the same views, batches, epochs, optimizer
 and evaluation. For DSPNet, a third way is to distill each smaller network from
-the largest of those by SEED. The learning rate of each is the best of the same
-list, for DSPNet's own desired networks and on a seed that is not reported.
+the largest of those by SEED. The learning rate of each, and then the momentum
+of the target network, are the best of the same lists, for DSPNet's own desired
+networks and on a seed that is not reported.
 """
 import argparse
 import copy
@@ -50,8 +51,8 @@ BUILT_ON = {
     'slimclr-mocov2': 'mocov2',
     'slimclr-mocov3': 'mocov3'
 }
-# Of the seeds, this one is for the choice of learning rates alone.
-RATE_SEED = 10000
+# Of the seeds, this one is for the choice of settings alone.
+SETTING_SEED = 10000
 
 
 class Budget(NamedTuple):
@@ -61,24 +62,41 @@ class Budget(NamedTuple):
     batch_size: Optional[int]
     base_channels: Optional[int]
     rates: Tuple[float, ...]
+    # Of the target network; none leaves it as the config says.
+    momenta: Tuple[float, ...]
     # Of SEED; fewer features than images.
     queue_size: int
 
 
 BUDGETS = dict(
     digits=dict(
-        quick=Budget(10, None, None, 8, (0.03, 0.06), 1024),
-        full=Budget(None, None, None, None, (0.015, 0.03, 0.06, 0.12), 1024)),
+        quick=Budget(10, None, None, 8, (0.03, 0.06), (), 1024),
+        full=Budget(None, None, None, None, (0.015, 0.03, 0.06, 0.12),
+                    (0.9, 0.97, 0.99), 1024)),
     # Of few images, small batches: the same epochs have more steps, and all
     # networks learn far more in them.
     folder=dict(
-        quick=Budget(10, 5000, 64, 8, (0.06, 0.12), 4096),
-        full=Budget(30, 5000, 64, 8, (0.06, 0.12, 0.24), 4096),
-        gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24), 32768)))
+        quick=Budget(10, 5000, 64, 8, (0.06, 0.12), (), 4096),
+        full=Budget(30, 5000, 64, 8, (0.06, 0.12, 0.24), (0.9, 0.97, 0.99),
+                    4096),
+        gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24),
+                   (0.97, 0.99, 0.996), 32768)))
 # So many desired networks the config has.
 OWN_DNS = 4
 # More of them: each width with each of these.
 DEPTHS = {OWN_DNS: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
+
+
+class Setting(NamedTuple):
+    """What is chosen for each way of training.
+
+    Args:
+        rate (float): The learning rate.
+        momentum (float, optional): Of the target network at the start.
+            Defaults to None, as the config says.
+    """
+    rate: float
+    momentum: Optional[float] = None
 
 
 def desired(number: int, family: dict) -> List[dict]:
@@ -165,7 +183,7 @@ class Sides:
         self.method = method
         self.alone = BUILT_ON[method]
         # Of each way, as soon as it is chosen.
-        self.best_rate: Dict[str, float] = {}
+        self.best: Dict[str, Setting] = {}
         init_default_scope('mmselfsup')
         dspnet = config_of('dspnet', kind)
         self._desired = desired(dns or args.dns, dspnet.model.family.to_dict())
@@ -190,12 +208,13 @@ class Sides:
             cfg.model.family.base_channels = self.budget.base_channels
         cfg.model.family.desired = copy.deepcopy(self._desired)
 
-    def jobs(self, way: str, rate: float, seed: int) -> List[Job]:
+    def jobs(self, way: str, setting: Setting, seed: int) -> List[Job]:
         """What is trained for a seed.
 
         Args:
             way (str): The method, what it builds on, or 'seed'.
-            rate (float): The learning rate.
+            setting (Setting): The learning rate and the momentum, which SEED
+                has none of.
             seed (int): The seed.
 
         Returns:
@@ -206,22 +225,26 @@ class Sides:
         def job(base: Config, model: dict, subnet: str = '') -> Job:
             cfg = Config(base.to_dict())
             cfg.model = model
-            cfg.optim_wrapper.optimizer.lr = rate
-            name = '-'.join(
-                filter(None, (data_name(
-                    self.place), way, f'seed{seed}', f'lr{rate:g}', subnet)))
+            cfg.optim_wrapper.optimizer.lr = setting.rate
+            parts = [data_name(self.place), way, f'seed{seed}']
+            parts.append(f'lr{setting.rate:g}')
+            if setting.momentum is not None:
+                parts.append(f'm{setting.momentum:g}')
+            name = '-'.join(filter(None, (*parts, subnet)))
             return Job(name, cfg, self.family.input_size, data, subnet)
 
-        if way == self.method:
-            return [job(self.cfg, self.cfg.model.to_dict())]
-        base = self._alone_cfg
+        base = self.cfg if way == self.method else self._alone_cfg
         model = base.model.to_dict()
+        if setting.momentum is not None:
+            model['base_momentum'] = setting.momentum
+        if way == self.method:
+            return [job(base, model)]
         if way == self.alone:
             return [
                 job(base, alone_cfg(model, self.family, value), subnet)
                 for subnet, value in self.family.desired.items()
             ]
-        teacher = self.jobs('byol', self.best_rate['byol'], seed)[0]
+        teacher = self.jobs('byol', self.best['byol'], seed)[0]
         smaller = list(self.family.desired)[1:]
         return [
             job(base, self._seed_cfg(model, teacher, subnet), subnet)
@@ -424,16 +447,38 @@ def draw(report: dict) -> plt.Figure:
     return figure
 
 
-def choose_rate(sides: Sides, way: str, pool: ProcessPoolExecutor) -> dict:
-    """The mean accuracy by learning rate, and the best of them."""
-    rates = sides.budget.rates
-    outcomes = run_all([sides.jobs(way, rate, RATE_SEED) for rate in rates],
-                       sides.folder, pool)
-    tried = {
-        rate: outcome.mean('knn', 'linear')
-        for rate, outcome in zip(rates, outcomes)
-    }
-    return dict(tried=tried, best=max(tried, key=tried.get))
+def choose(sides: Sides, way: str,
+           pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
+    """The best learning rate, then with it the best momentum.
+
+    Returns:
+        tuple[Setting, list[dict]]: The best, and all that were tried with the
+        mean accuracy of each.
+    """
+    tried: Dict[Setting, float] = {}
+
+    def best_of(settings: List[Setting]) -> Setting:
+        outcomes = run_all(
+            [sides.jobs(way, setting, SETTING_SEED) for setting in settings],
+            sides.folder, pool)
+        for setting, outcome in zip(settings, outcomes):
+            tried[setting] = outcome.mean('knn', 'linear')
+        return max(settings, key=tried.__getitem__)
+
+    rates, momenta = sides.budget.rates, sides.budget.momenta
+    if way == 'seed' or not momenta:
+        best = best_of([Setting(rate) for rate in rates])
+    else:
+        usual = sides.cfg.model.base_momentum
+        best = best_of([Setting(rate, usual) for rate in rates])
+        best = best_of([
+            best._replace(momentum=each)
+            for each in dict.fromkeys((usual, *momenta))
+        ])
+    return best, [
+        dict(setting._asdict(), accuracy=accuracy)
+        for setting, accuracy in tried.items()
+    ]
 
 
 def compare(args: argparse.Namespace, method: str,
@@ -449,24 +494,24 @@ def compare(args: argparse.Namespace, method: str,
         dict: What the command writes as JSON, but for ``command``.
     """
     sides, own = (Sides(args, method, dns=dns) for dns in (args.dns, OWN_DNS))
-    own.best_rate = sides.best_rate
+    own.best = sides.best
     # In this order: SEED's teacher is the largest network trained by BYOL.
     ways = [method, sides.alone]
     if method == 'dspnet' and not args.no_seed:
         ways.append('seed')
-    rates, by_way = {}, {}
+    settings, by_way = {}, {}
     for number, way in enumerate(ways, 1):
         stage = f'stage {number} of {len(ways)}, {METHODS[way]}'
         say(f'{stage}: the best of the learning rates '
-            f'{", ".join(map(str, sides.budget.rates))}, by seed '
-            f'{RATE_SEED}, which is not reported')
-        rates[way] = choose_rate(own, way, pool)
-        sides.best_rate[way] = rates[way]['best']
-        say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with '
-            f'learning rate {rates[way]["best"]}')
+            f'{", ".join(map(str, sides.budget.rates))}, then of the momenta, '
+            f'by seed {SETTING_SEED}, which is not reported')
+        best, tried = choose(own, way, pool)
+        sides.best[way] = best
+        settings[way] = dict(best=best._asdict(), tried=tried)
+        say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with {best}')
         by_way[way] = run_all(
-            [sides.jobs(way, rates[way]['best'], seed) for seed in args.seeds],
-            sides.folder, pool)
+            [sides.jobs(way, best, seed) for seed in args.seeds], sides.folder,
+            pool)
     figures = figures_of(by_way[method], by_way[sides.alone])
     if 'seed' in by_way:
         # SEED's cost is its teacher's, too.
@@ -488,10 +533,10 @@ def compare(args: argparse.Namespace, method: str,
             way: [each._asdict() for each in of_seeds]
             for way, of_seeds in by_way.items()
         },
-        learning_rates=rates,
+        settings=settings,
         budget=sides.budget._asdict(),
         seeds=args.seeds,
-        rate_seed=RATE_SEED,
+        setting_seed=SETTING_SEED,
         versions=versions())
 
 

@@ -29,7 +29,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
-from once_vs_one_by_one import RATE_SEED, standard_error
+from once_vs_one_by_one import SETTING_SEED, standard_error
 from torch import nn
 from trials import (SECONDS, Job, add_trial_options, check_trial_options,
                     networks, run_jobs, say, workers)
@@ -454,10 +454,11 @@ def choose_rate(trainings: Trainings, way: str, pool) -> dict:
     if len(rates) == 1:
         return dict(tried={}, best=rates[0])
     say(f'{way}: the best of the learning rates '
-        f'{", ".join(map(str, rates))}, by seed {RATE_SEED}, which is not '
+        f'{", ".join(map(str, rates))}, by seed {SETTING_SEED}, which is not '
         'reported')
-    results = run_jobs([trainings.job(way, rate, RATE_SEED) for rate in rates],
-                       trainings.folder, pool)
+    results = run_jobs(
+        [trainings.job(way, rate, SETTING_SEED) for rate in rates],
+        trainings.folder, pool)
     tried = {
         rate:
         mean(each.found[key] for each in routed(result).values()
@@ -530,7 +531,7 @@ def compare(args: argparse.Namespace, pool) -> dict:
         family=FAMILY,
         phases=PHASES,
         seeds=args.seeds,
-        rate_seed=RATE_SEED,
+        setting_seed=SETTING_SEED,
         versions=versions())
 
 
