@@ -167,6 +167,9 @@ _DSPNET = {
         'model.group_decay': 5e-4,
         'optim_wrapper.optimizer.weight_decay': 0.
     }),
+    'momentum-97':
+    Idea('the target network follows faster, with a momentum from 0.97',
+         {'model.base_momentum': 0.97}),
     'target-same':
     Idea('each learns from the same sub-network of the target network',
          {'model.target': 'same'}),
