@@ -6,7 +6,6 @@ _base_ = [
 ]
 
 model = dict(
-    follow_each_step=True,
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=[_base_.view, _base_.view]))
 

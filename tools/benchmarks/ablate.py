@@ -170,6 +170,9 @@ _DSPNET = {
     'momentum-97':
     Idea('the target network follows faster, with a momentum from 0.97',
          {'model.base_momentum': 0.97}),
+    'follow-each-step':
+    Idea('the target network follows each step of the optimizer',
+         {'model.follow_each_step': True}),
     'target-same':
     Idea('each learns from the same sub-network of the target network',
          {'model.target': 'same'}),
