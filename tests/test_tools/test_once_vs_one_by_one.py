@@ -114,9 +114,8 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     # Three seeds times 1 + 4 + 3 trainings, and another momentum than the
     # config's, which SEED has not, on one of the seeds.
     assert len(times) == 24 + 1 + 4
-    for way, momenta in (('dspnet', [0.99,
-                                     0.9]), ('byol', [0.99,
-                                                      0.9]), ('seed', [None])):
+    tried = dict(dspnet=[0.99, 0.9], byol=[0.99, 0.9], seed=[None])
+    for way, momenta in tried.items():
         setting = first['settings'][way]
         assert [each['momentum'] for each in setting['tried']] == momenta
         assert setting['best'] == dict(
@@ -131,8 +130,8 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert all(0.1 < row['linear']['mean'] <= 1 for row in first['rows'])
     for suffix in ('png', 'md'):
         assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
-    # More networks, with the settings of these: BYOL's of the other
-    # four and DSPNet's are to be trained, for two seeds.
+    # More networks, with the settings of these: BYOL's of the other four and
+    # DSPNet's are to be trained, for two seeds.
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', [
                 *argv, '--dns', '8', '--no-seed']):
