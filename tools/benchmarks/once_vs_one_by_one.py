@@ -98,6 +98,11 @@ class Setting(NamedTuple):
     rate: float
     momentum: Optional[float] = None
 
+    def __str__(self) -> str:
+        rate = f'learning rate {self.rate:g}'
+        return rate if self.momentum is None else \
+            f'{rate}, momentum {self.momentum:g}'
+
 
 def desired(number: int, family: dict) -> List[dict]:
     """So many desired networks, the largest first.
@@ -226,11 +231,11 @@ class Sides:
             cfg = Config(base.to_dict())
             cfg.model = model
             cfg.optim_wrapper.optimizer.lr = setting.rate
-            parts = [data_name(self.place), way, f'seed{seed}']
-            parts.append(f'lr{setting.rate:g}')
-            if setting.momentum is not None:
-                parts.append(f'm{setting.momentum:g}')
-            name = '-'.join(filter(None, (*parts, subnet)))
+            momentum = '' if setting.momentum is None \
+                else f'm{setting.momentum:g}'
+            name = '-'.join(
+                filter(None, (data_name(self.place), way, f'seed{seed}',
+                              f'lr{setting.rate:g}', momentum, subnet)))
             return Job(name, cfg, self.family.input_size, data, subnet)
 
         base = self.cfg if way == self.method else self._alone_cfg
@@ -466,15 +471,15 @@ def choose(sides: Sides, way: str,
         return max(settings, key=tried.__getitem__)
 
     rates, momenta = sides.budget.rates, sides.budget.momenta
+    say(f'{METHODS[way]}: learning rates {", ".join(map(str, rates))}')
     if way == 'seed' or not momenta:
         best = best_of([Setting(rate) for rate in rates])
     else:
         usual = sides.cfg.model.base_momentum
         best = best_of([Setting(rate, usual) for rate in rates])
-        best = best_of([
-            best._replace(momentum=each)
-            for each in dict.fromkeys((usual, *momenta))
-        ])
+        momenta = tuple(dict.fromkeys((usual, *momenta)))
+        say(f'{METHODS[way]}: {best}; momenta {", ".join(map(str, momenta))}')
+        best = best_of([best._replace(momentum=each) for each in momenta])
     return best, [
         dict(setting._asdict(), accuracy=accuracy)
         for setting, accuracy in tried.items()
@@ -502,9 +507,8 @@ def compare(args: argparse.Namespace, method: str,
     settings, by_way = {}, {}
     for number, way in enumerate(ways, 1):
         stage = f'stage {number} of {len(ways)}, {METHODS[way]}'
-        say(f'{stage}: the best of the learning rates '
-            f'{", ".join(map(str, sides.budget.rates))}, then of the momenta, '
-            f'by seed {SETTING_SEED}, which is not reported')
+        say(f'{stage}: the best settings by seed {SETTING_SEED}, which is not '
+            'reported')
         best, tried = choose(own, way, pool)
         sides.best[way] = best
         settings[way] = dict(best=best._asdict(), tried=tried)
