@@ -103,7 +103,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         str(tmp_path)
     ]
     # The real thing, for some iterations.
-    budget = tool.Budget(1, 2, (0.03, ))
+    budget = tool.Budget(1, 2, (0.03, ), (0.9, ))
     phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
     with mock.patch.dict(tool.BUDGETS, quick=budget), \
             mock.patch.dict(tool.FAMILY, levels=1), \
@@ -112,10 +112,15 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         tool.main()
     report = json.loads((tmp_path / 'routed_vs_unified.json').read_text())
     assert (tmp_path / 'routed_vs_unified.png').stat().st_size
-    # Of each seed all, four of halves, and four of SDR.
-    assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 9
+    # Of each seed all, four of halves, and four of SDR; on the seed that is
+    # not reported, both ways with the config's momentum and with another.
+    assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 9 + 2 * 2
+    for way in ('unified', 'sdr'):
+        setting = report['settings'][way]
+        assert [each['momentum'] for each in setting['tried']] == [0.99, 0.9]
+        assert setting['best']['momentum'] in (0.99, 0.9)
     # The others have SDR's clusters, or random ones.
-    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2
+    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2 + 2
     assert len([*tmp_path.glob('trainings/random-clusters-?.csv')]) == 2
     assert [row['task'] for row in report['rows']] == [
         'animals', 'cells', 'digits', 'flying', 'pets', 'road', 'vehicles',

@@ -26,8 +26,9 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from one_by_one import alone_cfg
-from trials import (METRICS, SECONDS, Data, Job, add_trial_options,
-                    check_trial_options, run_jobs, say, workers)
+from trials import (METRICS, SECONDS, SETTING_SEED, Data, Job, Setting,
+                    add_trial_options, check_trial_options, choose_setting,
+                    run_jobs, say, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -51,8 +52,6 @@ BUILT_ON = {
     'slimclr-mocov2': 'mocov2',
     'slimclr-mocov3': 'mocov3'
 }
-# Of the seeds, this one is for the choice of settings alone.
-SETTING_SEED = 10000
 
 
 class Budget(NamedTuple):
@@ -85,23 +84,6 @@ BUDGETS = dict(
 OWN_DNS = 4
 # More of them: each width with each of these.
 DEPTHS = {OWN_DNS: [], 8: [2, 1], 16: [2, [2, 2, 1, 1], [1, 1, 2, 2], 1]}
-
-
-class Setting(NamedTuple):
-    """What is chosen for each way of training.
-
-    Args:
-        rate (float): The learning rate.
-        momentum (float, optional): Of the target network at the start.
-            Defaults to None, as the config says.
-    """
-    rate: float
-    momentum: Optional[float] = None
-
-    def __str__(self) -> str:
-        rate = f'learning rate {self.rate:g}'
-        return rate if self.momentum is None else \
-            f'{rate}, momentum {self.momentum:g}'
 
 
 def desired(number: int, family: dict) -> List[dict]:
@@ -454,36 +436,18 @@ def draw(report: dict) -> plt.Figure:
 
 def choose(sides: Sides, way: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
-    """The best learning rate, then with it the best momentum.
+    """The best setting of a way, see :func:`choose_setting`."""
 
-    Returns:
-        tuple[Setting, list[dict]]: The best, and all that were tried with the
-        mean accuracy of each.
-    """
-    tried: Dict[Setting, float] = {}
-
-    def best_of(settings: List[Setting]) -> Setting:
+    def accuracies(settings: List[Setting]) -> List[float]:
         outcomes = run_all(
             [sides.jobs(way, setting, SETTING_SEED) for setting in settings],
             sides.folder, pool)
-        for setting, outcome in zip(settings, outcomes):
-            tried[setting] = outcome.mean('knn', 'linear')
-        return max(settings, key=tried.__getitem__)
+        return [outcome.mean('knn', 'linear') for outcome in outcomes]
 
-    rates, momenta = sides.budget.rates, sides.budget.momenta
-    say(f'{METHODS[way]}: learning rates {", ".join(map(str, rates))}')
-    if way == 'seed' or not momenta:
-        best = best_of([Setting(rate) for rate in rates])
-    else:
-        usual = sides.cfg.model.base_momentum
-        best = best_of([Setting(rate, usual) for rate in rates])
-        momenta = tuple(dict.fromkeys((usual, *momenta)))
-        say(f'{METHODS[way]}: {best}; momenta {", ".join(map(str, momenta))}')
-        best = best_of([best._replace(momentum=each) for each in momenta])
-    return best, [
-        dict(setting._asdict(), accuracy=accuracy)
-        for setting, accuracy in tried.items()
-    ]
+    # SEED's teacher is frozen.
+    momenta = () if way == 'seed' else sides.budget.momenta
+    return choose_setting(METHODS[way], accuracies, sides.budget.rates,
+                          momenta, sides.cfg.model.base_momentum)
 
 
 def compare(args: argparse.Namespace, method: str,

@@ -7,8 +7,9 @@ unified network with more epochs. For each task, SDR hands over the sub-network
 that routing finds by the task's training images. SDR is also trained without
 its phases, without its distillation and with clusters drawn at random, and the
 unified network on halves of the mixture, which says whether what else is
-learned from matters at all. The learning rates of SDR and of the unified
-network are the best of the same list on a seed that is not reported.
+learned from matters at all. For SDR and for the unified network, the learning
+rate and then the momentum of the target network are the best of the same lists
+on a seed that is not reported.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
 best sub-network in hindsight is the best on test images, so a little of its
@@ -18,6 +19,7 @@ import argparse
 import os
 import shlex
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from statistics import mean
 from typing import Any, Dict, List, NamedTuple, Tuple
@@ -29,10 +31,11 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
-from once_vs_one_by_one import SETTING_SEED, standard_error
+from once_vs_one_by_one import standard_error
 from torch import nn
-from trials import (SECONDS, Job, add_trial_options, check_trial_options,
-                    networks, run_jobs, say, workers)
+from trials import (SECONDS, SETTING_SEED, Job, Setting, add_trial_options,
+                    check_trial_options, choose_setting, networks, run_jobs,
+                    say, workers)
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
@@ -71,10 +74,13 @@ class Budget(NamedTuple):
     unified_epochs: int
     sdr_epochs: int
     rates: Tuple[float, ...]
+    # Of the target network; none leaves it as the config says.
+    momenta: Tuple[float, ...]
 
 
 BUDGETS = dict(
-    quick=Budget(5, 4, (0.06, )), full=Budget(50, 40, (0.03, 0.06, 0.12)))
+    quick=Budget(5, 4, (0.06, ), ()),
+    full=Budget(50, 40, (0.03, 0.06, 0.12), (0.9, 0.97, 0.99)))
 # Of the mixture, few images: small batches, see once_vs_one_by_one.py.
 BATCH_SIZE = 32
 # Sub-networks of 8 channels: these, and one of two groups as large.
@@ -238,20 +244,24 @@ class Trainings:
         self.family: GroupedResNetFamily = build_family(
             self.cfg.model.family.to_dict())
 
-    def job(self, way: str, rate: float, seed: int) -> Job:
+    def job(self, way: str, setting: Setting, seed: int) -> Job:
         """A training.
 
         Args:
             way (str): 'unified', or a key of ``PARTS`` or ``HALVES``.
-            rate (float): The learning rate.
+            setting (Setting): The learning rate and the momentum.
             seed (int): The seed.
         """
         cfg = Config(self.cfg.to_dict())
-        cfg.optim_wrapper.optimizer.lr = rate
+        cfg.optim_wrapper.optimizer.lr = setting.rate
+        momentum = ''
+        if setting.momentum is not None:
+            cfg.model.base_momentum = setting.momentum
+            momentum = f'-m{setting.momentum:g}'
         worlds, factor, _ = HALVES.get(way, (WORLDS, 1, 'all'))
         if way in PARTS:
             cfg.train_cfg.max_epochs = self.budget.sdr_epochs
-            self._leave_out(way, cfg, rate, seed)
+            self._leave_out(way, cfg, setting, seed)
         else:
             cfg.train_cfg.max_epochs = factor * self.budget.unified_epochs
             # The same batches, of all images.
@@ -260,20 +270,20 @@ class Trainings:
             ]
             cfg.model = self._unified_cfg(cfg.model.to_dict())
             cfg.custom_hooks = []
-        return Job(f'mixture-{way}-seed{seed}-lr{rate:g}', cfg,
-                   self.family.input_size,
+        return Job(f'mixture-{way}-seed{seed}-lr{setting.rate:g}{momentum}',
+                   cfg, self.family.input_size,
                    Mixture(self.place, self.digest, worlds, seed))
 
-    def _leave_out(self, way: str, cfg: Config, rate: float,
+    def _leave_out(self, way: str, cfg: Config, setting: Setting,
                    seed: int) -> None:
         """Take one of its parts from SDR."""
         batches = cfg.train_dataloader.batch_sampler
         if way == 'no-phases':
             batches.phases = batches.phases[-1:]
             # A network that has not learned yet makes no clusters.
-            batches.clusters = os.path.join(self.folder,
-                                            self.job('sdr', rate, seed).folder,
-                                            'clusters.csv')
+            batches.clusters = os.path.join(
+                self.folder,
+                self.job('sdr', setting, seed).folder, 'clusters.csv')
         if way == 'no-distillation':
             cfg.model.distillation_weight = 0.
         if way == 'random-clusters':
@@ -448,44 +458,39 @@ def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
     return rows
 
 
-def choose_rate(trainings: Trainings, way: str, pool) -> dict:
-    """The mean accuracy by learning rate, and the best of them."""
-    rates = trainings.budget.rates
-    if len(rates) == 1:
-        return dict(tried={}, best=rates[0])
-    say(f'{way}: the best of the learning rates '
-        f'{", ".join(map(str, rates))}, by seed {SETTING_SEED}, which is not '
-        'reported')
-    results = run_jobs(
-        [trainings.job(way, rate, SETTING_SEED) for rate in rates],
-        trainings.folder, pool)
-    tried = {
-        rate:
-        mean(each.found[key] for each in routed(result).values()
-             for key in METRICS)
-        for rate, result in zip(rates, results)
-    }
-    return dict(tried=tried, best=max(tried, key=tried.get))
+def choose(trainings: Trainings, way: str,
+           pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
+    """The best setting of a way, see :func:`choose_setting`."""
+
+    def accuracies(settings: List[Setting]) -> List[float]:
+        results = run_jobs(
+            [trainings.job(way, each, SETTING_SEED) for each in settings],
+            trainings.folder, pool)
+        return [
+            mean(each.found[key] for each in routed(result).values()
+                 for key in METRICS) for result in results
+        ]
+
+    budget = trainings.budget
+    return choose_setting(way, accuracies, budget.rates, budget.momenta,
+                          trainings.cfg.model.base_momentum)
 
 
-def compare(args: argparse.Namespace, pool) -> dict:
+def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
     """Train all, and put the report together.
 
     Returns:
         dict: What the command writes as JSON, but for ``command``.
     """
     trainings = Trainings(args)
-    rates = {
-        way: choose_rate(trainings, way, pool)
-        for way in (UNIFIED, 'sdr')
-    }
+    chosen = {way: choose(trainings, way, pool) for way in (UNIFIED, 'sdr')}
     trained = {}
     # In this order: the clusters of SDR are taken again.
     for way in (UNIFIED, *PARTS, *HALVES):
         say(f'{way}: seeds {", ".join(map(str, args.seeds))}')
-        rate = rates['sdr' if way in PARTS else UNIFIED]['best']
+        best, _ = chosen['sdr' if way in PARTS else UNIFIED]
         trained[way] = run_jobs(
-            [trainings.job(way, rate, seed) for seed in args.seeds],
+            [trainings.job(way, best, seed) for seed in args.seeds],
             trainings.folder, pool)
     gains = gains_of(trained['sdr'], trained[UNIFIED])
     regrets = {
@@ -526,7 +531,10 @@ def compare(args: argparse.Namespace, pool) -> dict:
             for name, of_seeds in trained.items()
         },
         by_seed=trained,
-        learning_rates=rates,
+        settings={
+            way: dict(best=best._asdict(), tried=tried)
+            for way, (best, tried) in chosen.items()
+        },
         budget=trainings.budget._asdict(),
         family=FAMILY,
         phases=PHASES,

@@ -13,7 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
 from threading import Thread
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (Callable, Dict, Iterator, List, NamedTuple, Optional,
+                    Sequence, Tuple)
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ _NEEDED_HOOKS = ('ClusterHook', )
 # What trainings cost, see clock().
 SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 Labelled = Tuple[torch.Tensor, np.ndarray]
+# Of the seeds, this one is for the choice of settings alone.
+SETTING_SEED = 10000
 
 
 def add_trial_options(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +97,23 @@ def check_trial_options(args: argparse.Namespace) -> None:
             raise InputError(f'--{name.replace("_", "-")} {value} is not '
                              f'allowed: give at least {least}')
     args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+
+
+class Setting(NamedTuple):
+    """What is chosen for each way of training.
+
+    Args:
+        rate (float): The learning rate.
+        momentum (float, optional): Of the target network at the start.
+            Defaults to None, as the config says.
+    """
+    rate: float
+    momentum: Optional[float] = None
+
+    def __str__(self) -> str:
+        rate = f'learning rate {self.rate:g}'
+        return rate if self.momentum is None else \
+            f'{rate}, momentum {self.momentum:g}'
 
 
 class Data(NamedTuple):
@@ -442,3 +462,44 @@ def run_jobs(jobs: List[Job], folder: str,
         for future in futures:
             future.cancel()
     return [future.result() for future in futures]
+
+
+def choose_setting(name: str, accuracies: Callable[[List[Setting]],
+                                                   List[float]],
+                   rates: Sequence[float], momenta: Sequence[float],
+                   usual: float) -> Tuple[Setting, List[dict]]:
+    """The best learning rate, then with it the best momentum.
+
+    Args:
+        name (str): What is chosen for.
+        accuracies (callable): Trains with each setting and says how good it
+            is.
+        rates (Sequence[float]): Those to try.
+        momenta (Sequence[float]): Those of the target network; none leave it
+            as the config says.
+        usual (float): The config's, which is tried as well.
+
+    Returns:
+        tuple[Setting, list[dict]]: The best, and all that were tried with the
+        accuracy of each; where there is nothing to choose, none is.
+    """
+    tried: Dict[Setting, float] = {}
+
+    def best_of(settings: List[Setting]) -> Setting:
+        if len(settings) == 1:
+            return settings[0]
+        tried.update(zip(settings, accuracies(settings)))
+        return max(settings, key=tried.__getitem__)
+
+    say(f'{name}: learning rates {", ".join(map(str, rates))}')
+    if momenta:
+        best = best_of([Setting(rate, usual) for rate in rates])
+        momenta = tuple(dict.fromkeys((usual, *momenta)))
+        say(f'{name}: {best}; momenta {", ".join(map(str, momenta))}')
+        best = best_of([best._replace(momentum=each) for each in momenta])
+    else:
+        best = best_of([Setting(rate) for rate in rates])
+    return best, [
+        dict(setting._asdict(), accuracy=accuracy)
+        for setting, accuracy in tried.items()
+    ]
