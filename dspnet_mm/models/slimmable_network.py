@@ -1,9 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """The one place where a sub-network is activated."""
 from contextlib import contextmanager
-from typing import Dict, Iterator, List
+from typing import Dict, Iterator, List, Optional
 
 import torch
+from torch import nn
 
 from dspnet_mm.subnet import ResNetFamily, Subnet
 from .layers import SlimmableLayer
@@ -76,11 +77,14 @@ class SlimmableNetwork:
             for tensor in layer.active_weights().values()
         ]
 
-    def active_views(self) -> List[torch.Tensor]:
+    def active_views(
+        self,
+        of: Optional[Dict[nn.Parameter, torch.Tensor]] = None
+    ) -> List[torch.Tensor]:
         """See :meth:`SlimmableLayer.active_views`, in the layers' order."""
         return [
             view for layer in self.active_layers().values()
-            for view in layer.active_views()
+            for view in layer.active_views(of)
         ]
 
     def copy_subnet(self, source: Subnet, destination: Subnet) -> None:

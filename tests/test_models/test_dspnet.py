@@ -427,6 +427,68 @@ def gradient_of_a_step(wrapper_type=OptimWrapper, steps=1, **kwargs):
     return torch.cat(grads)
 
 
+def gradients_by_hand(model, weights):
+    """The averages over those sub-networks whose plain network has a weight.
+
+    As :func:`gradient_of_a_step`.
+    """
+    views = batch()['inputs']
+    networks = dict(backbone=model.backbone, neck=model.neck)
+    networks['head.predictor'] = model.head.predictor
+    if model.distillation == 'target':
+        networks['distiller'] = model.distiller
+    parameters = dict(model.named_parameters())
+    sums, divisors = ({
+        name: torch.zeros_like(value)
+        for name, value in parameters.items()
+    } for _ in range(2))
+    for number, (label, subnet) in enumerate(model.family.desired.items()):
+        model.zero_grad()
+        with activate(subnet, *networks.values()):
+            loss, _ = model.subnet_loss(views, model.compute_targets(views))
+            loss.backward()
+            plain = {
+                f'{prefix}.{key}': value
+                for prefix, network in networks.items()
+                for key, value in network.plain_state().items()
+            }
+        for name in plain.keys() & parameters.keys():
+            grad = parameters[name].grad
+            if grad is None:
+                continue
+            there = tuple(map(slice, plain[name].shape))
+            if grad.dim() > plain[name].dim():
+                there = (number, *there)
+            sums[name] += weights[label] * grad
+            divisors[name][there] += weights[label]
+    return torch.cat([(sums[name] / divisors[name].clamp(min=1e-9)).flatten()
+                      for name in sums])
+
+
+@pytest.mark.parametrize('steps', [1, 2])
+@pytest.mark.parametrize('change', [
+    dict(),
+    dict(loss_weights=dict(large=2., middle=1., tiny=0.5)),
+    dict(switchable_bn=True),
+    dict(distillation='target'),
+])
+def test_gradients_may_be_averages(change, steps):
+    model = build(**change, sampler=dict(type='AllDesiredSampler'))
+    weights = change.get('loss_weights', dict(large=1., middle=1., tiny=1.))
+    expected = gradients_by_hand(model, weights)
+    found = gradient_of_a_step(steps=steps, average_gradients=True, **change)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+    usual = gradient_of_a_step(steps=steps, **change)
+    assert (found - usual).norm() > 0.1 * expected.norm()
+
+
+def test_averages_are_of_the_subnets_that_were_sampled():
+    alone = dict(sampler=dict(type='FixedSampler'))
+    assert torch.equal(
+        gradient_of_a_step(average_gradients=True, **alone),
+        gradient_of_a_step(**alone))
+
+
 def test_channels_last_gives_the_same_gradients():
     plain, channels_last = (
         gradient_of_a_step(channels_last=value) for value in (False, True))
@@ -683,6 +745,10 @@ def test_switchable_batch_norm_trains_private_parameters():
     (dict(loss_weights=dict(huge=2.0)), "'huge'.*'large'"),
     (dict(base_momentum=1.5), r'in \[0, 1\]'),
     (dict(on_nonfinite='ignore'), "'skip' or 'stop'"),
+    (dict(average_gradients=True,
+          step_each_subnet=True), 'not go with step_each_subnet=True'),
+    (dict(average_gradients=True,
+          group_decay=1e-4), 'not go with group_decay=0.0001'),
     (dict(switchable_bn=True,
           sampler=dict(type='SandwichSampler')), 'desired_prob=1'),
 ])

@@ -162,6 +162,11 @@ _DSPNET = {
     'step-once':
     Idea('one step of the optimizer with the gradients of all sub-networks',
          {'model.step_each_subnet': False}),
+    'average-gradients':
+    Idea('one step, with the average of the gradients of those that share', {
+        'model.step_each_subnet': False,
+        'model.average_gradients': True
+    }),
     'group-decay':
     Idea('weight decay falls with the group of channels', {
         'model.group_decay': 5e-4,

@@ -60,6 +60,13 @@ class SupernetAlgorithm(BaseModel):
             no DN; weights that are not given are 1. With the mean,
             sub-networks learned far worse at equal learning rate. Defaults to
             'sum'.
+        average_gradients (bool): Divide what each weight's gradients add up
+            to by the sum of the weights of their losses. Shared weights then
+            learn as fast as those of the largest sub-network alone, instead
+            of faster by the number of sub-networks that share them, the
+            imbalance that SlimCLR found (arXiv 2209.15525); that the answer
+            is an average is our choice. Where one step of the optimizer
+            follows for all, and without ``group_decay``. Defaults to False.
         step_each_subnet (bool): Make a step of the optimizer behind each
             sub-network's backward pass, as US3L does (arXiv 2303.06870),
             instead of one with all gradients. Without gradient accumulation.
@@ -115,6 +122,7 @@ class SupernetAlgorithm(BaseModel):
                  head: dict,
                  sampler: dict = dict(type='SandwichSampler'),
                  loss_weights: Scheme = 'sum',
+                 average_gradients: bool = False,
                  step_each_subnet: bool = False,
                  follow_each_step: bool = False,
                  group_decay: float = 0.,
@@ -134,6 +142,11 @@ class SupernetAlgorithm(BaseModel):
                 raise InputError('group_decay is for parameters that are '
                                  'shared: set switchable_bn=False')
         check_scheme(loss_weights, family)
+        for name, given in (('step_each_subnet', step_each_subnet),
+                            ('group_decay', group_decay)):
+            if average_gradients and given:
+                raise InputError(f'average_gradients does not go with {name}='
+                                 f'{given}: set one of them to False or 0')
         if not 0 <= base_momentum <= 1:
             raise InputError(f'base_momentum={base_momentum} is not allowed: '
                              'give a value in [0, 1]')
@@ -167,6 +180,7 @@ class SupernetAlgorithm(BaseModel):
         self.family = family
         self.sampler = sampler
         self.loss_weights = loss_weights
+        self.average_gradients = average_gradients
         self.step_each_subnet = step_each_subnet
         self.follow_each_step = follow_each_step
         self.group_decay = group_decay
@@ -181,8 +195,11 @@ class SupernetAlgorithm(BaseModel):
         self._iterations_done = 0
         self.skipped_in_a_row = self._skipped_before = 0
         self.gradient_probe: Optional[GradientProbe] = None
-        # Of the iterations whose gradients wait for a step, by sub-network.
+        # Of the iterations whose gradients wait for a step: losses by
+        # sub-network, and by parameter what the gradients are divided by.
         self._pending_losses: Dict[str, torch.Tensor] = {}
+        self._pending_iterations = 0
+        self._divisors: Dict[nn.Parameter, torch.Tensor] = {}
         self._seed: Optional[int] = None
 
     def init_weights(self) -> None:
@@ -199,6 +216,11 @@ class SupernetAlgorithm(BaseModel):
                                   getattr(self.head, 'predictor', None))
             if isinstance(module, SlimmableNetwork)
         ]
+
+    @property
+    def active_networks(self) -> List[SlimmableNetwork]:
+        """Those of ``slimmable_networks`` that the active one learns in."""
+        return self.slimmable_networks
 
     def compute_targets(self, views: Views) -> List[torch.Tensor]:
         """What all sub-networks of an iteration learn from.
@@ -316,11 +338,11 @@ class SupernetAlgorithm(BaseModel):
         self,
         views: Views,
         optim_wrapper: Optional[OptimWrapper] = None
-    ) -> Iterator[Tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    ) -> Iterator[Tuple[str, torch.Tensor, float, torch.Tensor]]:
         """Run the sampled sub-networks, one after the other.
 
         Each is active until the next one is asked for. Yields its label, its
-        loss, the loss times its weight, and the spread of its projections.
+        loss, the loss's weight, and the spread of its projections.
         """
 
         def precision():
@@ -340,7 +362,7 @@ class SupernetAlgorithm(BaseModel):
             with activate(subnet, *self.slimmable_networks):
                 with precision():
                     loss, projections = self.subnet_loss(views, targets)
-                yield label, loss, loss * weight, spread(projections)
+                yield label, loss, weight, spread(projections)
 
     def train_step(self, data: dict,
                    optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
@@ -375,7 +397,8 @@ class SupernetAlgorithm(BaseModel):
         logged: Dict[str, List[torch.Tensor]] = {}
         # Closed here, whatever happens, so that no sub-network stays active.
         with closing(self._subnet_losses(views, optim_wrapper)) as losses:
-            for label, loss, weighted, spread_ in losses:
+            for label, loss, weight, spread_ in losses:
+                weighted = loss * weight
                 # A backward pass counts as one of gradient accumulation's
                 # iterations: take that back for all but the first, so that
                 # a step counts as one.
@@ -387,6 +410,8 @@ class SupernetAlgorithm(BaseModel):
                 probe = self.gradient_probe
                 with probe.watch(label) if probe else nullcontext():
                     optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
+                if self.average_gradients:
+                    self._count(weight)
                 passes += 1
                 total = total + weighted.detach()
                 logged.setdefault(f'loss_{label}', []).append(loss.detach())
@@ -398,6 +423,7 @@ class SupernetAlgorithm(BaseModel):
                     steps += stepped
                     if stepped and self.follow_each_step:
                         self.update_target()
+        self._pending_iterations += 1
         if optim_wrapper.should_update() and not self.step_each_subnet:
             steps += self._update(optim_wrapper)
         if steps:
@@ -413,12 +439,32 @@ class SupernetAlgorithm(BaseModel):
                 for name, values in logged.items()
             })
 
+    @torch.no_grad()
+    def _count(self, weight: float) -> None:
+        """Remember where the active sub-network's gradients were added."""
+        for parameter in self.parameters():
+            if parameter.grad is not None and parameter not in self._divisors:
+                self._divisors[parameter] = torch.zeros_like(parameter)
+        for network in self.active_networks:
+            torch._foreach_add_(network.active_views(self._divisors), weight)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Make the gradients averages, see ``average_gradients``."""
+        for parameter, divisor in self._divisors.items():
+            # Where none was added, the gradient is zero.
+            factor = self._pending_iterations / divisor
+            parameter.grad.mul_(factor.where(divisor > 0, torch.ones(())))
+        self._divisors.clear()
+
     def _update(self, optim_wrapper: OptimWrapper) -> bool:
         """Make a step of the optimizer, unless something is not finite.
 
         Returns:
             bool: Whether it was made.
         """
+        self._average()
+        self._pending_iterations = 0
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         losses = torch.stack([*self._pending_losses.values()])
         # The losses travel with the gradients: all processes come to the
@@ -505,8 +551,8 @@ class SupernetAlgorithm(BaseModel):
                 "model_wrapper_cfg=dict(type='SupernetDistributed') in the "
                 'config')
         return {
-            f'loss_{label}': weighted
-            for label, _, weighted, _ in self._subnet_losses(inputs)
+            f'loss_{label}': loss * weight
+            for label, loss, weight, _ in self._subnet_losses(inputs)
         }
 
     def extract_feat(self, inputs: Views, **kwargs) -> Tuple[torch.Tensor]:

@@ -99,6 +99,16 @@ class DSPNet(SupernetAlgorithm):
             networks.append(self.distiller)
         return networks
 
+    @property
+    def active_networks(self) -> List[SlimmableNetwork]:
+        """See :class:`SupernetAlgorithm`: one of the two predictors."""
+        networks = super().active_networks
+        if self.distillation != 'target':
+            return networks
+        largest = self.backbone.active_subnet == self.family.full
+        idle = self.distiller if largest else self.head.predictor
+        return [network for network in networks if network is not idle]
+
     def train_step(self, data: dict,
                    optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
         """See :meth:`SupernetAlgorithm.train_step`."""

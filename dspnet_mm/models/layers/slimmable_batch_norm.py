@@ -209,10 +209,13 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             running_var=var,
             num_batches_tracked=torch.zeros((), dtype=torch.long))
 
-    def _whole_weights(self) -> Dict[str, torch.Tensor]:
+    def _whole_weights(
+        self,
+        of: Optional[Dict[nn.Parameter, torch.Tensor]] = None
+    ) -> Dict[str, torch.Tensor]:
         return {
             name: self._own(tensor)
-            for name, tensor in super()._whole_weights().items()
+            for name, tensor in super()._whole_weights(of).items()
         }
 
     def _active_of(self, tensor: torch.Tensor) -> Tuple[ActiveChannels, ...]:

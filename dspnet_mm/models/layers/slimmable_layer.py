@@ -41,15 +41,23 @@ class SlimmableLayer:
             for name, tensor in self._whole_weights().items()
         }
 
-    def active_views(self) -> List[torch.Tensor]:
+    def active_views(
+        self,
+        of: Optional[Dict[nn.Parameter, torch.Tensor]] = None
+    ) -> List[torch.Tensor]:
         """The active channels of the parameters, to be changed in place.
+
+        Args:
+            of (dict[Parameter, Tensor], optional): For some parameters,
+                tensors of their shapes whose channels are meant. Defaults to
+                None, the parameters themselves.
 
         Returns:
             list[Tensor]: Views without gradient, one for each block of
             channels that lie together.
         """
         return [
-            tensor[there] for tensor in self._whole_weights().values()
+            tensor[there] for tensor in self._whole_weights(of).values()
             for there, _ in _blocks(
                 tuple(map(slices_of, self._active_of(tensor))))
         ]
@@ -63,10 +71,18 @@ class SlimmableLayer:
         for name, tensor in self._whole_weights().items():
             write_slice(tensor, values[name], *self._active_of(tensor))
 
-    def _whole_weights(self) -> Dict[str, torch.Tensor]:
-        return {
-            name: getattr(self, name).detach()
+    def _whole_weights(
+        self,
+        of: Optional[Dict[nn.Parameter, torch.Tensor]] = None
+    ) -> Dict[str, torch.Tensor]:
+        parameters = {
+            name: getattr(self, name)
             for name in ('weight', 'bias') if getattr(self, name) is not None
+        }
+        return {
+            name: (parameter if of is None else of[parameter]).detach()
+            for name, parameter in parameters.items()
+            if of is None or parameter in of
         }
 
 
