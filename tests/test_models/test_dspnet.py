@@ -262,9 +262,13 @@ def test_unknown_ways_to_learn_are_refused():
             build(predictor_warmup=wrong)
 
 
-def test_the_predictor_may_learn_before_the_rest():
+@pytest.mark.parametrize('average_gradients', [False, True])
+def test_the_predictor_may_learn_before_the_rest(average_gradients):
     MessageHub.get_current_instance().update_info('max_iters', 4)
-    model = build(predictor_warmup=0.5, base_momentum=0.5)
+    model = build(
+        predictor_warmup=0.5,
+        base_momentum=0.5,
+        average_gradients=average_gradients)
     wrapper = sgd(model)
     before = copy.deepcopy(model.state_dict())
 

@@ -445,8 +445,10 @@ class SupernetAlgorithm(BaseModel):
         for parameter in self.parameters():
             if parameter.grad is not None and parameter not in self._divisors:
                 self._divisors[parameter] = torch.zeros_like(parameter)
-        for network in self.active_networks:
-            torch._foreach_add_(network.active_views(self._divisors), weight)
+        torch._foreach_add_([
+            view for network in self.active_networks
+            for view in network.active_views(self._divisors)
+        ], weight)
 
     @torch.no_grad()
     def _average(self) -> None:
