@@ -76,7 +76,7 @@ BUDGETS = dict(
     # networks learn far more in them.
     folder=dict(
         quick=Budget(10, 5000, 64, 8, (0.06, 0.12), (), 4096),
-        full=Budget(30, 5000, 64, 8, (0.06, 0.12, 0.24), (0.9, 0.97, 0.99),
+        full=Budget(30, 5000, 64, None, (0.06, 0.12, 0.24), (0.9, 0.97, 0.99),
                     4096),
         gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24),
                    (0.97, 0.99, 0.996), 32768)))
