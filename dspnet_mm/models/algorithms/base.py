@@ -454,9 +454,9 @@ class SupernetAlgorithm(BaseModel):
     def _average(self) -> None:
         """Make the gradients averages, see ``average_gradients``."""
         for parameter, divisor in self._divisors.items():
-            # Where none was added, the gradient is zero.
             factor = self._pending_iterations / divisor
-            parameter.grad.mul_(factor.where(divisor > 0, torch.ones(())))
+            # Where none was added, the gradient is zero.
+            parameter.grad.mul_(factor.masked_fill(divisor == 0, 1))
         self._divisors.clear()
 
     def _update(self, optim_wrapper: OptimWrapper) -> bool:
