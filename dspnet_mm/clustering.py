@@ -1,7 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Cluster images by a network's features."""
 import hashlib
-import math
 import os
 from typing import Callable, Iterator, Sequence
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics.pairwise import euclidean_distances
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -20,9 +20,13 @@ from dspnet_mm.files import read_json, write_json
 from dspnet_mm.models import SDR, SupernetAlgorithm
 from dspnet_mm.slimming import recalibrate, slim
 
-# How often k-means goes through the images, and how many at a time.
-_PASSES = 5
+# From how many starts k-means begins, and how many images it takes at a time.
+_STARTS = 10
 _CHUNK = 8192
+# How often balanced clusters get new means, and images a new cluster.
+_ROUNDS = 5
+# So many of an image's nearest means are remembered; few images need another.
+_NEAREST = 8
 # Features are kept after so many images.
 _KEEP_INTERVAL = 10000
 
@@ -139,21 +143,22 @@ def cluster_tree(features: np.ndarray,
                  levels: int,
                  balanced: bool = True,
                  seed: int = 0) -> np.ndarray:
-    """Divide images into clusters, and these into clusters again.
+    """Divide images into clusters that make a tree.
 
     By k-means in batches (scikit-learn's), the memory of which does not
     depend on the number of images; besides a few numbers for each image, none
-    is held. That clusters make a tree, so that similar ones share groups of
-    channels, is our choice; the alternative, as many means at once, says
-    nothing of which of them are alike.
+    is held. All clusters are found at once, and the tree is then made of
+    their means, so that similar clusters share groups of channels. Both are
+    our choice. The alternative, to divide the images and then each part
+    again, has to cut where no gap is, most of all where parts are balanced.
 
     Args:
         features (ndarray): Shape (N, D).
-        num_groups (int): Into how many parts each is divided, at least 2.
+        num_groups (int): Into how many parts each branch divides, at least 2.
         levels (int): How often, at least 1.
-        balanced (bool): Let the parts be of one size, or differ by one image:
-            each goes to the nearest mean that has room, those first to whom
-            it matters most. Defaults to True.
+        balanced (bool): Let the clusters be of one size, or differ by one
+            image: each image goes to the nearest mean that has room, those
+            first to whom it matters most. Defaults to True.
         seed (int): For the means' start and the order of the images. Defaults
             to 0.
 
@@ -165,48 +170,84 @@ def cluster_tree(features: np.ndarray,
     Raises:
         InputError: If there are fewer images than clusters.
     """
-    if len(features) < num_groups**levels:
-        raise InputError(f'{len(features)} images cannot make '
-                         f'{num_groups**levels} clusters: give more images or '
-                         'ask for fewer clusters')
-    clusters = np.zeros(len(features), int)
-    for level in range(levels):
-        before = clusters.copy()
-        for number in range(num_groups**level):
-            members = np.flatnonzero(before == number)
-            clusters[members] = number * num_groups + _divided(
-                features, members, num_groups, balanced, seed)
+    number = num_groups**levels
+    if len(features) < number:
+        raise InputError(f'{len(features)} images cannot make {number} '
+                         'clusters: give more images or ask for fewer '
+                         'clusters')
+    means = _means(features, number, seed)
+    means = means[_tree_order(means, num_groups, levels, seed)]
+    clusters = _assigned(features, means, balanced)
+    for _ in range(_ROUNDS if balanced else 0):
+        # Those of clusters of any size are not those of clusters of one size.
+        sums = np.zeros_like(means)
+        for chunk in _chunks(features):
+            np.add.at(sums, clusters[chunk], features[chunk])
+        means = sums / np.bincount(clusters)[:, None]
+        clusters = _assigned(features, means, balanced)
     return clusters
 
 
-def _divided(features: np.ndarray, members: np.ndarray, number: int,
-             balanced: bool, seed: int) -> np.ndarray:
-    """The part of each member."""
-    if len(members) <= number:
-        return np.arange(len(members))
-    generator = np.random.default_rng(seed)
-    means = MiniBatchKMeans(number, random_state=seed, n_init=3)
-    chunks = math.ceil(len(members) / _CHUNK)
-    for _ in range(_PASSES):
-        for chunk in np.array_split(generator.permutation(members), chunks):
-            means.partial_fit(features[np.sort(chunk)])
-    distances = np.concatenate([
-        means.transform(features[chunk])
-        for chunk in np.array_split(members, chunks)
-    ])
-    nearest = distances.argsort(axis=1)
+def _means(features: np.ndarray, number: int, seed: int) -> np.ndarray:
+    """Those of so many clusters."""
+    clustering = MiniBatchKMeans(
+        number,
+        n_init=_STARTS,
+        batch_size=_CHUNK,
+        compute_labels=False,
+        random_state=seed)
+    return clustering.fit(features).cluster_centers_
+
+
+def _chunks(features: np.ndarray) -> Iterator[slice]:
+    """Of all features, some at a time."""
+    for start in range(0, len(features), _CHUNK):
+        yield slice(start, start + _CHUNK)
+
+
+def _tree_order(means: np.ndarray, num_groups: int, levels: int,
+                seed: int) -> np.ndarray:
+    """The order in which those of a branch follow on one another.
+
+    Each branch of the tree has as many means.
+    """
+    if levels == 1:
+        return np.arange(len(means))
+    branches = _assigned(means, _means(means, num_groups, seed), balanced=True)
+    order = []
+    for branch in range(num_groups):
+        members = np.flatnonzero(branches == branch)
+        order.append(members[_tree_order(means[members], num_groups,
+                                         levels - 1, seed)])
+    return np.concatenate(order)
+
+
+def _assigned(features: np.ndarray, means: np.ndarray,
+              balanced: bool) -> np.ndarray:
+    """The mean that each is assigned to, see :func:`cluster_tree`."""
+    kept = min(len(means), _NEAREST if balanced else 1)
+    nearest = np.empty((len(features), kept), np.int32)
+    # By how much the second nearest is farther than the nearest.
+    margins = np.zeros(len(features), np.float32)
+    for chunk in _chunks(features):
+        distances = euclidean_distances(features[chunk], means)
+        nearest[chunk] = distances.argsort(axis=1)[:, :kept]
+        if len(means) > 1:
+            first, second = np.partition(distances, 1, axis=1)[:, :2].T
+            margins[chunk] = second - first
     if not balanced:
-        return nearest[:, 0]
-    ordered = np.sort(distances, axis=1)
-    parts = np.empty(len(members), int)
-    room = np.full(number, len(members) // number)
+        return nearest[:, 0].astype(int)
+    parts = np.empty(len(features), int)
+    room = np.full(len(means), len(features) // len(means))
     # So many parts have one more.
-    left_over = len(members) % number
-    for image in np.argsort(ordered[:, 0] - ordered[:, 1], kind='stable'):
-        part = next(part for part in nearest[image]
-                    if room[part] > 0 or (room[part] == 0 and left_over))
-        if room[part] == 0:
-            left_over -= 1
-        parts[image] = part
+    left_over = len(features) % len(means)
+    for image in np.argsort(-margins, kind='stable'):
+        has_room = (room > 0) | ((room == 0) & (left_over > 0))
+        near = nearest[image][has_room[nearest[image]]]
+        if not len(near):
+            row = euclidean_distances(features[image:image + 1], means)[0]
+            near = [np.where(has_room, row, np.inf).argmin()]
+        part = parts[image] = near[0]
+        left_over -= room[part] == 0
         room[part] -= 1
     return parts

@@ -167,6 +167,8 @@ class GroupedResNetFamily(ResNetFamily):
         fits = self._cost(measure, self.smallest) <= budget
         return self.smallest if fits else None
 
-    def random(self, generator: np.random.Generator) -> Subnet:
-        """Draw one of the desired networks, evenly."""
+    def random(self,
+               generator: np.random.Generator,
+               uniform: bool = False) -> Subnet:
+        """Draw one of the desired networks, evenly; all are uniform."""
         return self.subnet_of(int(generator.integers(self.num_clusters)))

@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmcls.models.backbones.resnet import Bottleneck, ResNet, get_expansion
@@ -532,14 +532,27 @@ class ResNetFamily:
         return self.subnet([int(c) / self.base_channels for c in channels],
                            [int(d) for d in chosen_depths])
 
-    def random(self, generator: np.random.Generator) -> Subnet:
-        """Draw from the space, each stage's width and depth evenly."""
-        channels: List[int] = [
-            int(generator.integers(low, self.base_channels + 1))
-            for low in self._min_channels
+    def random(self,
+               generator: np.random.Generator,
+               uniform: bool = False) -> Subnet:
+        """Draw from the space, each stage's width and depth evenly.
+
+        Args:
+            generator (Generator): What draws.
+            uniform (bool): Draw one place for all stages, between the least
+                and the most, for the widths and another for the depths.
+                Defaults to False.
+        """
+        places = generator.random((2, self.num_stages))
+        if uniform:
+            places[:] = places[:, :1]
+        width_places, depth_places = places
+        channels = [
+            low + int(place * (self.base_channels + 1 - low))
+            for place, low in zip(width_places, self._min_channels)
         ]
         depths = [
-            int(generator.integers(low, high + 1))
-            for low, high in zip(self._min_depths, self.full_depths)
+            low + int(place * (high + 1 - low)) for place, low, high in zip(
+                depth_places, self._min_depths, self.full_depths)
         ]
         return self.subnet([c / self.base_channels for c in channels], depths)

@@ -39,6 +39,23 @@ def test_similar_clusters_share_a_branch(balanced, sizes):
     assert np.array_equal(clusters, cluster_tree(features, 2, 2, balanced))
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_clusters_that_are_as_far_from_each_other_are_found(seed):
+    truth = np.repeat(range(4), 50)
+    noise = np.random.default_rng(seed).normal(0, 0.2, (200, 8))
+    features = np.eye(8)[truth] + noise
+    clusters = cluster_tree(features.astype(np.float32), 2, 2, seed=seed)
+    assert same_division(clusters, truth)
+
+
+def test_balanced_clusters_have_means_of_their_own():
+    # What is left over of the many goes to the few, of one side each.
+    features = np.concatenate([np.linspace(0, 1, 60), np.linspace(5, 6, 20)])
+    clusters = cluster_tree(features[:, None].astype(np.float32), 2, 2)
+    # Each cluster is a part of the line, without gaps.
+    assert (np.diff(clusters) != 0).sum() == 3
+
+
 @pytest.mark.parametrize('number', [97, 200])
 def test_balanced_clusters_are_of_one_size(number):
     features = np.random.default_rng(0).normal(size=(number, 3))**3

@@ -188,12 +188,18 @@ def test_a_budget_that_nothing_fits_names_the_smallest():
         family.largest_within()
 
 
-def test_random_members_reach_all_widths_and_depths():
+@pytest.mark.parametrize('uniform', [False, True])
+def test_random_members_reach_all_widths_and_depths(uniform):
     family = make_family(
         base_channels=4,
         desired=[dict(name='a'),
                  dict(name='b', widths=0.5, depths=1)])
     generator = np.random.default_rng(0)
-    drawn = [family.random(generator) for _ in range(300)]
-    assert {s.widths[2] for s in drawn} == {0.5, 0.75, 1.0}
-    assert {s.depths[1] for s in drawn} == {1, 2}
+    drawn = [family.random(generator, uniform) for _ in range(300)]
+    reached = {(s.widths[2], s.depths[1]) for s in drawn}
+    assert reached == {(width, depth)
+                       for width in (0.5, 0.75, 1.0)
+                       for depth in (1, 2)}
+    # One width and one depth for all stages, or each stage its own.
+    alike = [len({*s.widths}) == len({*s.depths}) == 1 for s in drawn]
+    assert all(alike) if uniform else not all(alike)

@@ -14,8 +14,9 @@ from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file
 
 PREFIX = 'gradients/'
-PANELS = (('concentration_', 'gradient on a sub-network\'s parameters\n'
-           'over its part of them'), ('cosine_', 'cosine of two gradients'))
+PANELS = (('imbalance_', 'gradient on a sub-network\'s parameters\n'
+           'over that on others (1: as alone)'), ('cosine_',
+                                                  'cosine of two gradients'))
 Curves = Dict[str, List[Tuple[int, float]]]
 
 

@@ -15,16 +15,16 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
-                                  extract_features, iterate, pick,
+from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate, pick,
                                   pick_balanced)
-from dspnet_mm.evaluation.report import labelled_datasets
+from dspnet_mm.evaluation.report import labelled_cfgs, labelled_datasets
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.models import SDR
 from dspnet_mm.routing import METRICS, check_task, subnets_features
@@ -42,11 +42,13 @@ class Task(NamedTuple):
     """The task's training images.
 
     Args:
+        dataset (dict): Their config.
         inputs (Tensor): Shape (N, 3, H, W).
         labels (ndarray): Shape (N, ).
         calibration (list[int]): Which images batch norm is recalibrated on.
         batch_size (int): How many images are computed at once.
     """
+    dataset: dict
     inputs: torch.Tensor
     labels: np.ndarray
     calibration: List[int]
@@ -68,21 +70,23 @@ class Task(NamedTuple):
         inputs = torch.cat(
             [inputs for inputs, _ in iterate(dataset, image_format, chosen)])
         return cls(
-            inputs.to(device), labels[chosen],
+            labelled_cfgs(place)[0], inputs.to(device), labels[chosen],
             pick(chosen, _CALIBRATION_IMAGES, seed), image_format.batch_size)
 
     def features(self, backbone: nn.Module) -> np.ndarray:
-        """A plain network's features, its batch norm recalibrated."""
-        backbone.to(self.inputs.device)
-        recalibrate(backbone, [self.inputs[self.calibration]])
-        backbone.eval()
+        """A plain network's features."""
+        backbone.to(self.inputs.device).eval()
         batches = self.inputs.split(self.batch_size)
         return extract_features(backbone, ((batch, np.empty(len(batch)))
                                            for batch in batches))[0]
 
 
 class Checkpoint:
-    """The sub-networks that a training desires, and the unified network."""
+    """The sub-networks that a training desires, and the unified network.
+
+    Their batch norm is measured on the task's images, for the ranking as for
+    the best.
+    """
 
     def __init__(self, args: argparse.Namespace, config: str,
                  checkpoint: str) -> None:
@@ -92,11 +96,9 @@ class Checkpoint:
                              'checkpoint that training wrote')
         self.checkpoint = checkpoint
         self.model = load_supernet(self.cfg, checkpoint)
-        # What the best is exported with: that it lacks shows before the work.
-        evaluation_dataset(self.cfg.train_dataloader.dataset,
-                           self.model.family.input_size)
         self.number = len(self.model.family.desired)
         self.device = args.device
+        self.seed = args.seed
 
     @property
     def image_format(self) -> ImageFormat:
@@ -118,23 +120,28 @@ class Checkpoint:
     def unified(self, task: Task) -> Optional[np.ndarray]:
         """The features of SDR's unified network, where there is one."""
         if isinstance(self.model, SDR):
-            return task.features(backbone_of(self.model))
+            backbone = backbone_of(self.model).to(self.device)
+            recalibrate(backbone, [task.inputs[task.calibration]])
+            return task.features(backbone)
         return None
 
-    def export(self, name: str, out: str) -> None:
+    def export(self, name: str, task: Task, out: str) -> None:
         """Slim the best."""
+        cfg = Config(self.cfg.to_dict())
+        cfg.train_dataloader.dataset = task.dataset
         export_subnets(
-            self.cfg,
+            cfg,
             self.checkpoint,
             {name: self.model.family.desired[name]},
             out,
+            seed=self.seed,
             device=self.device,
             # Looked at before the work.
             force=True)
 
 
 class Exports:
-    """Networks that were exported."""
+    """Networks that were exported, ranked as they are."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -164,7 +171,7 @@ class Exports:
     def unified(self, task: Task) -> None:
         """It is not exported."""
 
-    def export(self, name: str, out: str) -> None:
+    def export(self, name: str, task: Task, out: str) -> None:
         """Copy the best."""
         entry, = (
             entry for entry in read_index(self.folder)
@@ -288,7 +295,7 @@ def main() -> None:
     unified = networks.unified(task)
     ranking = sorted(scores, key=lambda name: (-scores[name], name))
     remove_exports(args.out)
-    networks.export(ranking[0], args.out)
+    networks.export(ranking[0], task, args.out)
     rows = [dict(subnet=name, score=scores[name]) for name in ranking]
     report = dict(
         metric=args.metric,

@@ -10,6 +10,8 @@ _base_ = [
 # the toolboxes' ResNet-18.
 model = dict(
     family=dict(base_channels=32, stem='imagenet', input_size=128),
+    # As it was measured by detection and segmentation.
+    follow_each_step=False,
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=[_base_.view, _base_.view]))
 

@@ -57,18 +57,10 @@ def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
     Raises:
         InputError: If there is no such data.
     """
-    if data == 'digits':
-        cfgs = [
-            dict(type='EmbeddedDigits', split=split)
-            for split in ('train', 'test')
-        ]
-    else:
-        cfgs = [
-            dict(type='mmcls.CustomDataset', data_prefix=folder)
-            for folder in class_folders(data)
-        ]
     init_default_scope('mmselfsup')
-    datasets = [evaluation_dataset(cfg, input_size) for cfg in cfgs]
+    datasets = [
+        evaluation_dataset(cfg, input_size) for cfg in labelled_cfgs(data)
+    ]
     classes = [dataset.metainfo['classes'] for dataset in datasets]
     if classes[0] != classes[1]:
         odd = sorted(set(classes[0]) ^ set(classes[1]))
@@ -76,6 +68,19 @@ def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
                          f'classes ({", ".join(odd)} in one only): give both '
                          'the same class folders')
     return datasets
+
+
+def labelled_cfgs(data: str) -> List[dict]:
+    """The configs of :func:`labelled_datasets`, without a pipeline."""
+    if data == 'digits':
+        return [
+            dict(type='EmbeddedDigits', split=split)
+            for split in ('train', 'test')
+        ]
+    return [
+        dict(type='mmcls.CustomDataset', data_root=folder)
+        for folder in class_folders(data)
+    ]
 
 
 def class_folders(data: str) -> List[str]:
@@ -135,7 +140,7 @@ def evaluate(
         device (str): Where to compute. Defaults to 'cpu'.
         progress (Callable): Is told what is being done. Defaults to print.
         probes (Sequence[str]): Of ``PROBES``, which linear classifiers are
-            trained for all exported networks jointly, see
+            trained for all exported networks of a folder jointly, see
             :func:`joint_linear_accuracies`. Defaults to ().
 
     Returns:
@@ -148,7 +153,8 @@ def evaluate(
         InputError: If the input cannot be used.
     """
     check_device(device)
-    networks = [load_plain(path) for path in find_plain_files(places)]
+    paths = find_plain_files(places)
+    networks = [load_plain(path) for path in paths]
     if not networks:
         raise InputError(f'{" ".join(places)} holds no network: give a folder '
                          'that slim_export.py wrote into, or .pth files')
@@ -159,29 +165,31 @@ def evaluate(
             datasets[size] = labelled_datasets(data, size)
             # Before any image is decoded.
             check_neighbours(k, len(datasets[size][0]))
-    rows, exported = [], []
-    for number, network in enumerate(networks, 1):
+    rows = []
+    by_folder: Dict[str, list] = {}
+    for number, (path, network) in enumerate(zip(paths, networks), 1):
         progress(f'[{number}/{len(networks)}] {network.meta["name"]}')
         sets = datasets[network.meta['input_size']]
         features = _network_features(network, sets, device)
         row = _row(network.meta['method'], network.meta, features, k)
         rows.append(row)
-        exported.append((row, features))
+        by_folder.setdefault(os.path.dirname(path), []).append((row, features))
         if 'random' in baselines:
             twin = random_twin(network, sets[0], seed, device)
             rows.append(
                 _row('random', network.meta,
                      _network_features(twin, sets, device), k))
-    # The largest comes first.
-    exported.sort(key=lambda each: -each[1][0][0].shape[1])
-    for probe in probes:
-        progress(f'{probe} linear probe')
-        accuracies = joint_linear_accuracies(
-            *zip(*(features for _, features in exported)),
-            switchable=probe == 'switchable',
-            seed=seed)
-        for (row, _), accuracy in zip(exported, accuracies):
-            row[f'linear_{probe}'] = accuracy
+    for folder, exported in by_folder.items():
+        # The largest comes first.
+        exported.sort(key=lambda each: -each[1][0][0].shape[1])
+        for probe in probes:
+            progress(f'{probe} linear probe of {folder}')
+            accuracies = joint_linear_accuracies(
+                *zip(*(features for _, features in exported)),
+                switchable=probe == 'switchable',
+                seed=seed)
+            for (row, _), accuracy in zip(exported, accuracies):
+                row[f'linear_{probe}'] = accuracy
     if 'pixels' in baselines:
         progress('raw pixels')
         sets = next(iter(datasets.values()))

@@ -12,10 +12,13 @@ class GradientProbe:
 
     Args:
         parameters (Sequence[Tensor]): Those whose gradients are looked at.
+        supernet (str): What the supernet is called.
     """
 
-    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+    def __init__(self, parameters: Sequence[torch.Tensor],
+                 supernet: str) -> None:
         self._parameters = parameters
+        self._supernet = supernet
         self._gradients: Dict[str, torch.Tensor] = {}
 
     def _present(self) -> torch.Tensor:
@@ -48,16 +51,47 @@ class GradientProbe:
             label: gradient
             for label, gradient in self._gradients.items() if gradient.any()
         }
-        total = sum(gradients.values())
         figures = {}
-        for label, gradient in gradients.items():
-            own = gradient != 0
-            share = own.float().mean()
-            energy = total[own].square().sum() / total.square().sum()
-            figures[f'concentration_{label}'] = (energy / share).item()
+        supernets = gradients.get(self._supernet)
+        if supernets is not None:
+            total = sum(gradients.values())
+            for label, gradient in gradients.items():
+                excess = self._excess(total, supernets, gradient != 0)
+                if label != self._supernet and excess:
+                    figures[f'imbalance_{label}'] = excess
         for (one, first), (other,
                            second) in combinations(gradients.items(), 2):
             shared = (first != 0) & (second != 0)
             figures[f'cosine_{one}_{other}'] = F.cosine_similarity(
                 first[shared], second[shared], dim=0).item()
         return figures
+
+    def _excess(self, total: torch.Tensor, supernets: torch.Tensor,
+                own: torch.Tensor) -> float:
+        """How much larger gradients are on a sub-network's parameters.
+
+        In the convolutions that the sub-network has a part of; 0 where there
+        are none.
+
+        Args:
+            total (Tensor): The gradient, shape (N, ).
+            supernets (Tensor): The supernet's, which it is compared with.
+            own (Tensor): Which parameters the sub-network has.
+        """
+        sizes = [parameter.numel() for parameter in self._parameters]
+        ratios = []
+        for parameter, *layer in zip(
+                self._parameters,
+                *(values.split(sizes) for values in (total, supernets, own))):
+            *gradients, inside = layer
+            sides = [
+                values[side].square().mean().sqrt() for values in gradients
+                for side in (inside, ~inside)
+            ]
+            # Where a part has no parameters, the mean is not a number.
+            if parameter.dim() == 4 and all(side > 0 for side in sides):
+                ratios.append([sides[0] / sides[1], sides[2] / sides[3]])
+        if not ratios:
+            return 0.
+        summed, alone = torch.tensor(ratios).mean(0)
+        return (summed / alone).item()

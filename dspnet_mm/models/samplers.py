@@ -30,6 +30,9 @@ class SandwichSampler:
             and the smallest. Defaults to 1.
         desired_prob (float): The probability, in [0, 1], that a drawn one is
             a DN; otherwise it is any member of the family. Defaults to 0.5.
+        uniform (bool): Let the members that are not DNs have one width and
+            one depth for all stages, relative to the least and the most,
+            instead of each stage its own. Defaults to False.
         smallest (str): A name that the family knows, of what takes the place
             of the smallest; nothing narrower or less deep is drawn. In
             phases (:class:`PhasedSampler`) the range can grow, as in US3L
@@ -43,6 +46,7 @@ class SandwichSampler:
                  family: ResNetFamily,
                  num_random: int = 1,
                  desired_prob: float = 0.5,
+                 uniform: bool = False,
                  smallest: str = 'smallest') -> None:
         if num_random < 0:
             raise InputError(f'num_random={num_random} is not allowed: give '
@@ -53,6 +57,7 @@ class SandwichSampler:
         self.family = family
         self.num_random = num_random
         self.desired_prob = desired_prob
+        self.uniform = uniform
         self.smallest = family[smallest]
         self._desired = [
             subnet for subnet in family.desired.values()
@@ -100,7 +105,8 @@ class SandwichSampler:
             if rest and generator.random() < self.desired_prob:
                 middle.append(rest[generator.integers(len(rest))])
             elif self.desired_prob < 1:
-                middle.append(self._at_least(self.family.random(generator)))
+                drawn = self.family.random(generator, self.uniform)
+                middle.append(self._at_least(drawn))
         # A family of one member has two equal ends, and a draw from the
         # space may hit what is there already.
         return list(dict.fromkeys([ends[0], *middle, ends[1]]))

@@ -15,7 +15,7 @@ from mmselfsup.structures import SelfSupDataSample
 
 from dspnet_mm import InputError
 from dspnet_mm.models import activate
-from dspnet_mm.models.algorithms.base import spread
+from dspnet_mm.models.algorithms.base import group_penalty, spread
 
 
 def build(**kwargs):
@@ -151,14 +151,44 @@ def test_decay_falls_with_the_group_of_channels():
         model.train_step(copy.deepcopy(data), wrapper)
     none, grouped, usual = (
         model.backbone.layer4[0].conv1.weight for model in models)
+    # The groups part over the first half of the training: here, not yet.
     of_channel = ((grouped - none) / (usual - none)).detach()
-    channels = len(before)
-    for channel in range(channels):
-        expected = 1 - 0.05 * (8 * channel // channels)
-        assert of_channel[channel].median() == pytest.approx(
-            expected, rel=1e-3)
+    for channel in range(len(before)):
+        assert of_channel[channel].median() == pytest.approx(1, rel=1e-3)
     with pytest.raises(InputError, match='switchable_bn=False'):
         build(**shared, group_decay=0.5, switchable_bn=True)
+
+
+@pytest.mark.parametrize('progress, slope', [(0., 0.), (0.25, 0.025),
+                                             (0.5, 0.05), (1., 0.05)])
+def test_groups_decay_apart_over_the_first_half(progress, slope):
+    conv = torch.ones(16, 2, 3, 3, requires_grad=True)
+    linear = torch.ones(16, 4, requires_grad=True)
+    still = torch.ones(16)
+    group_penalty([conv, linear, still], progress).backward()
+    for channel in range(16):
+        expected = 1 - slope * (channel // 2)
+        assert torch.allclose(conv.grad[channel], torch.tensor(expected))
+    assert torch.allclose(linear.grad, torch.ones(()))
+
+
+def test_each_step_decays():
+    data = batch()
+    moved = []
+    for decay in (0., 0.5):
+        # Of a loss of no weight, decay is all that is left.
+        model = build(
+            sampler=dict(type='AllDesiredSampler'),
+            loss_weights=dict.fromkeys(('large', 'middle', 'tiny'), 0.),
+            step_each_subnet=True,
+            group_decay=decay)
+        before = model.backbone.conv1.weight.detach().clone()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        model.train_step(copy.deepcopy(data), OptimWrapper(optimizer))
+        moved.append((model.backbone.conv1.weight / before).detach())
+    assert torch.allclose(moved[0], torch.ones(()))
+    steps = len(model.family.desired)
+    assert torch.allclose(moved[1], torch.tensor((1 - 0.1 * 0.5)**steps))
 
 
 def losses_of(model, views):
@@ -233,7 +263,7 @@ def test_small_subnets_may_predict_what_the_supernet_predicts():
     assert alone['loss_tiny'].item() == pytest.approx(usual['tiny'], rel=1e-4)
 
 
-def test_small_subnets_may_have_a_predictor_for_the_same_view():
+def test_small_subnets_may_have_a_predictor_of_their_own():
     model, data = build(distillation='target'), batch()
     before = copy.deepcopy(model.distiller.state_dict())
     tiny = model.family['tiny']

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -72,13 +73,17 @@ def test_evaluation_is_deterministic(exports, report, tmp_path):
 
 def test_classifiers_are_trained_jointly(exports, report, tmp_path):
     path = tmp_path / 'report.json'
-    # The largest need not come first.
+    # Of a folder those in it; the largest need not come first.
+    other = shutil.copy(exports / 'small.pth', tmp_path)
     done = run_tool('evaluate.py', exports / 'tiny.pth', exports / 'small.pth',
-                    '--data', 'digits', '--probe', 'slimmable', 'switchable',
-                    '--baselines', 'pixels', '--out', path)
+                    other, '--data', 'digits', '--probe', 'slimmable',
+                    'switchable', '--baselines', 'pixels', '--out', path)
     assert done.returncode == 0, done.stderr
     assert 'slimmable linear | switchable linear' in done.stdout
-    tiny, small, pixels = json.loads(path.read_text())['rows']
+    tiny, small, alone, pixels = json.loads(path.read_text())['rows']
+    # One that is sliced has nothing to share.
+    assert alone['linear_slimmable'] == alone['linear_switchable']
+    assert small['linear_slimmable'] != alone['linear_slimmable']
     assert (tiny['subnet'], small['subnet']) == ('tiny', 'small')
     for row in (tiny, small):
         # Each with a layer of its own is as good as alone, about.

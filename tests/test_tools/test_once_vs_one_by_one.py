@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT, run_tool
 from mmselfsup.registry import DATASETS
 
+from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat
 
 TOOL = os.path.join('benchmarks', 'once_vs_one_by_one.py')
@@ -159,6 +160,10 @@ def test_us3l_is_compared_with_the_byol_of_dspnet(benchmark):
     assert alone[0].cfg.optim_wrapper.optimizer.weight_decay > 0
     supernet, = sides.jobs('us3l', module.Setting(0.06), 0)
     assert supernet.cfg.model.distillation == 'target'
+    # Of eight, none is what its sampler calls medium.
+    args.dns = 8
+    with pytest.raises(InputError, match="'medium'"):
+        module.Sides(args, 'us3l')
 
 
 @pytest.mark.parametrize('method, algorithm', [
@@ -188,6 +193,11 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
     assert [*report['by_seed']] == [method, sides.alone]
     assert len(report['rows']) == 2 * 4
     assert report['figures']['cost_ratio'] > 0
+    supernets = [row for row in report['rows'] if row['method'] == method]
+    for probes, row in zip(report['probes'], supernets):
+        assert probes['subnet'] == row['subnet']
+        assert probes['linear'] == row['linear']
+        assert {'linear_slimmable', 'linear_switchable'} < set(probes)
 
 
 @pytest.mark.parametrize('args, complaint', [

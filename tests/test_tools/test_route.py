@@ -17,7 +17,9 @@ def sdr(trained_sdr, tmp_path_factory):
     """A trained SDR: config, checkpoint, and the folder of its exports."""
     exports = str(tmp_path_factory.mktemp('exports'))
     trained = trained_sdr.config, trained_sdr.checkpoint
-    done = run_tool('slim_export.py', *trained, '--out-dir', exports, '--all')
+    # Calibrated on all digits, as where they are the task.
+    done = run_tool('slim_export.py', *trained, '--out-dir', exports, '--all',
+                    '--cfg-options', 'train_dataloader.dataset.indices=None')
     assert done.returncode == 0, done.stderr
     return (*trained, exports)
 
@@ -119,17 +121,29 @@ def test_other_exports_are_never_replaced(sdr, images, tmp_path, force):
     assert before == {path.name: path.read_bytes() for path in other.iterdir()}
 
 
-def test_what_the_best_is_exported_with_is_missed_at_once(
-        sdr, images, tmp_path):
+@pytest.mark.parametrize('metric', ['knn', 'logme'])
+def test_what_was_ranked_is_handed_over(sdr, images, tmp_path, metric):
+    # What was trained on is not needed.
     moved = tmp_path / 'moved.py'
     moved.write_text(f"_base_ = '{sdr[0]}'\n"
                      'train_dataloader = dict(dataset=dict(_delete_=True, '
                      "type='ImageFolder', data_root='nowhere', pipeline=[]))")
-    done = run_tool('route.py', moved, sdr[1], '--task', images, '--out',
-                    tmp_path / 'out')
-    assert done.returncode == 2
-    assert 'nowhere' in done.stderr and 'sub-networks' not in done.stderr
-    assert not (tmp_path / 'out').exists()
+    for number, task in enumerate(('digits', images)):
+        out = str(tmp_path / str(number))
+        again = str(tmp_path / f'again-{number}')
+        for place, folder in (((moved, sdr[1]), out), ((out, ), again)):
+            done = run_tool('route.py', *place, '--task', task, '--metric',
+                            metric, '--out', folder)
+            assert done.returncode == 0, done.stderr
+        # The file's features are those that it was found by.
+        found = ranking_in(out)['rows'][0]
+        assert ranking_in(again)['rows'][0] == dict(
+            found, score=pytest.approx(found['score'], abs=2e-3))
+        path, = find_plain_files([out])
+        calibration = load_plain(path).meta['calibration']
+        assert calibration['images'] == min(1024, ranking_in(out)['images'])
+        assert calibration['data_root'] == ('' if task == 'digits' else
+                                            os.path.join(images, 'train'))
 
 
 @pytest.mark.parametrize('change, complaint', [

@@ -106,7 +106,6 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     budget = tool.Budget(1, 2, (0.03, ), (0.9, ))
     phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
     with mock.patch.dict(tool.BUDGETS, quick=budget), \
-            mock.patch.dict(tool.FAMILY, levels=1), \
             mock.patch.object(tool, 'PHASES', phases), \
             mock.patch.object(sys, 'argv', argv):
         tool.main()
@@ -138,7 +137,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
             for row in report['routing']] == ['knn', 'linear', 'logme']
     one, *_ = report['by_seed']['sdr']
     assert sorted(one['accuracies']['pets']) == [
-        *(f'cluster-{number}' for number in range(2)), 'unified'
+        *(f'cluster-{number}' for number in range(3)), 'unified'
     ]
     assert [*report['by_seed']['unified'][0]['accuracies']['pets']
             ] == ['unified']

@@ -3,8 +3,8 @@
 """Measure what single ideas change in a supernet's desired networks.
 
 Each idea is the shipped config and what it changes. It is compared with the
-config as it is, on the same seeds and learning rate, and has a JSON of its
-own.
+config as it is, on the same seeds, learning rate and momentum, and has a JSON
+of its own.
 """
 import argparse
 import os
@@ -12,7 +12,8 @@ import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
 
-from once_vs_one_by_one import (Outcome, Setting, Sides, figures_of,
+from methods import read, trained_on
+from once_vs_one_by_one import (Outcome, Setting, Sides, data_name, figures_of,
                                 parse_args, percent, report_name, run_all)
 from trials import METRICS, workers
 
@@ -172,12 +173,9 @@ _DSPNET = {
         'model.group_decay': 5e-4,
         'optim_wrapper.optimizer.weight_decay': 0.
     }),
-    'momentum-97':
-    Idea('the target network follows faster, with a momentum from 0.97',
-         {'model.base_momentum': 0.97}),
-    'follow-each-step':
-    Idea('the target network follows each step of the optimizer',
-         {'model.follow_each_step': True}),
+    'follow-once':
+    Idea('the target network follows once for each batch',
+         {'model.follow_each_step': False}),
     'target-same':
     Idea('each learns from the same sub-network of the target network',
          {'model.target': 'same'}),
@@ -185,7 +183,7 @@ _DSPNET = {
     Idea('half of the loss is to predict what the online supernet does',
          {'model.distillation': 'online'}),
     'distill-target':
-    Idea('the smaller ones predict the target of the same view only',
+    Idea('the smaller ones have a second predictor',
          {'model.distillation': 'target'}),
     'per-image-views':
     Idea(
@@ -228,12 +226,13 @@ _SLIMCLR = {
     Idea('batch norm is shared and recalibrated',
          {'model.switchable_bn': False}),
 }
+_ANY_UNIFORM = dict(type='SandwichSampler', desired_prob=0., uniform=True)
 _US3L = {
     'no-phases':
     Idea('any width from the start',
-         {'model.sampler': dict(_delete_=True, type='SandwichSampler')}),
+         {'model.sampler': dict(_delete_=True, **_ANY_UNIFORM)}),
     'no-distillation':
-    Idea("the smaller ones learn as the supernet does",
+    Idea("the smaller ones learn by the supernet's predictor",
          {'model.distillation': 'none'}),
     'weight-decay':
     Idea('weight decay is the same for all channels', {
@@ -269,6 +268,20 @@ def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
             shipped=[each._asdict() for each in theirs]))
 
 
+def chosen(args: argparse.Namespace) -> Setting:
+    """What a report says that is best for the method on the same data."""
+    report = read(args.settings)
+    _, data = trained_on(report)
+    if data_name(data) != data_name(args.data):
+        raise InputError(f'{args.settings} is of {data}: give one of '
+                         f'{args.data}')
+    if args.method not in report['settings']:
+        raise InputError(f'{args.settings} is of '
+                         f'{", ".join(report["settings"])}: give one of '
+                         f'{args.method}')
+    return Setting(**report['settings'][args.method]['best'])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument(
@@ -279,7 +292,11 @@ def main() -> None:
         help='; '.join(f'{name}: {idea.text}' for ideas in IDEAS.values()
                        for name, idea in ideas.items()).replace('%', '%%'))
     parser.add_argument(
-        '--lr', type=float, help='learning rate (default: that of the config)')
+        '--settings',
+        metavar='REPORT.json',
+        help='take the learning rate and the momentum that '
+        'once_vs_one_by_one.py chose for the method on such data (default: '
+        'those of the config)')
     args = parse_args(parser)
     ideas = IDEAS[args.method]
     for name in args.ideas:
@@ -289,9 +306,11 @@ def main() -> None:
     stem = os.path.join(args.out, f'ablation_{report_name(args)}')
     check_writable(f'{stem}.json')
     shipped = Sides(args, args.method)
-    rate = args.lr or shipped.cfg.optim_wrapper.optimizer.lr
-    setting = dict(
-        learning_rate=rate,
+    setting = Setting(shipped.cfg.optim_wrapper.optimizer.lr)
+    if args.settings:
+        setting = chosen(args)
+    about = dict(
+        setting=setting._asdict(),
         budget=shipped.budget._asdict(),
         seeds=args.seeds,
         versions=versions(),
@@ -302,7 +321,7 @@ def main() -> None:
     ]
     with workers(args.processes) as pool:
         outcomes = run_all([
-            sides.jobs(args.method, Setting(rate), seed) for sides in compared
+            sides.jobs(args.method, setting, seed) for sides in compared
             for seed in args.seeds
         ], shipped.folder, pool)
     theirs, *by_idea = [
@@ -312,9 +331,9 @@ def main() -> None:
     rows: List[dict] = []
     for name, ours in zip(args.ideas, by_idea):
         report = report_of(ideas[name], ours, theirs)
-        write_json(f'{stem}_{name}.json', dict(report, **setting))
+        write_json(f'{stem}_{name}.json', dict(report, **about))
         rows += report['rows']
-    write_json(f'{stem}.json', dict(rows=rows, **setting))
+    write_json(f'{stem}.json', dict(rows=rows, **about))
     print(
         markdown_table(
             ('idea', *METRICS.values(), 'cost'),

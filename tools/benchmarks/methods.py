@@ -5,7 +5,7 @@ import argparse
 import json
 import shlex
 import sys
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -26,7 +26,7 @@ def read(path: str) -> dict:
     try:
         with open(path) as file:
             report = json.load(file)
-        if {'rows', 'by_seed', 'figures', 'costs', 'budget'} - set(report):
+        if {'rows', 'by_seed', 'figures', 'settings', 'budget'} - set(report):
             raise ValueError('it says nothing of ways to train')
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f'{path} is no report ({error}): give what '
@@ -45,7 +45,7 @@ def check_alike(reports: Dict[str, dict]) -> None:
     """
     first, *others = reports
     for path in others:
-        for what, of in (('networks', networks), ('budget', budget)):
+        for what, of in (('networks', networks), ('budget', trained_on)):
             if of(reports[path]) != of(reports[first]):
                 raise InputError(
                     f'{path} and {first} differ in their {what}: give reports '
@@ -60,8 +60,8 @@ def networks(report: dict) -> set:
     return {(row['subnet'], row['flops']) for row in report['rows']}
 
 
-def budget(report: dict) -> tuple:
-    """How much it is trained, and on what."""
+def trained_on(report: dict) -> Tuple[dict, str]:
+    """How much, and on what data."""
     command = shlex.split(report['command'])
     return (report['budget'], command[command.index('--data') + 1])
 

@@ -25,6 +25,7 @@ import matplotlib
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
 from trials import (METRICS, SECONDS, SETTING_SEED, Data, Job, Setting,
                     add_trial_options, check_trial_options, choose_setting,
@@ -32,7 +33,7 @@ from trials import (METRICS, SECONDS, SETTING_SEED, Data, Job, Setting,
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
-from dspnet_mm.evaluation.report import METHODS, class_folders
+from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
@@ -184,6 +185,8 @@ class Sides:
             self._fit(cfg)
         self.family: ResNetFamily = build_family(
             self.cfg.model.family.to_dict())
+        # What it cannot train is refused before anything is trained.
+        MODELS.build(self.cfg.model)
 
     def _fit(self, cfg: Config) -> None:
         """Make a config one of this comparison."""
@@ -299,6 +302,11 @@ def standard_error(values: Sequence[float]) -> float:
     return stdev(values) / math.sqrt(len(values))
 
 
+def over_seeds(values: Sequence[float]) -> Dict[str, float]:
+    """Their mean and its standard error."""
+    return dict(mean=mean(values), se=standard_error(values))
+
+
 def error(outcomes: List[Outcome], metric: str, names: Iterable[str]) -> float:
     """The mean error rate over seeds and the named networks."""
     return mean(1 - outcome.accuracies[name][metric] for outcome in outcomes
@@ -356,11 +364,24 @@ def rows_of(outcomes: Dict[str, List[Outcome]],
                 params=family.params(subnet),
                 flops=family.flops(subnet))
             for metric in METRICS:
-                values = [each.accuracies[name][metric] for each in of_seeds]
-                row[metric] = dict(
-                    mean=mean(values), se=standard_error(values))
+                row[metric] = over_seeds(
+                    [each.accuracies[name][metric] for each in of_seeds])
             rows.append(row)
     return rows
+
+
+def probes_of(of_seeds: List[Outcome]) -> List[dict]:
+    """A row for each network: linear probes alone, and jointly."""
+    kinds = ('linear', *(f'linear_{probe}' for probe in PROBES))
+    return [
+        dict(
+            subnet=name,
+            **{
+                kind:
+                over_seeds([each.accuracies[name][kind] for each in of_seeds])
+                for kind in kinds
+            }) for name in of_seeds[0].accuracies
+    ]
 
 
 def cumulative_costs(
@@ -492,7 +513,11 @@ def compare(args: argparse.Namespace, method: str,
             f'seed_{name}': value
             for name, value in against_seed.items()
         })
+    report = {}
+    if method.startswith('slimclr'):
+        report['probes'] = probes_of(by_way[method])
     return dict(
+        report,
         figures=figures,
         rows=rows_of(by_way, sides.family),
         seconds=SECONDS,

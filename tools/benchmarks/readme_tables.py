@@ -59,6 +59,8 @@ COLUMNS = (
     ('flops', 'FLOPs', '{:,}'.format),
     ('knn', 'kNN', accuracy),
     ('linear', 'linear probe', accuracy),
+    ('linear_switchable', 'jointly, one layer each', accuracy),
+    ('linear_slimmable', 'jointly, one layer sliced', accuracy),
     ('finetuned_1', '1 % of labels', accuracy),
     ('finetuned_10', '10 % of labels', accuracy),
     ('idea', 'idea', str),

@@ -31,7 +31,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
-from once_vs_one_by_one import standard_error
+from once_vs_one_by_one import over_seeds
 from torch import nn
 from trials import (SECONDS, SETTING_SEED, Job, Setting, add_trial_options,
                     check_trial_options, choose_setting, networks, run_jobs,
@@ -80,16 +80,15 @@ class Budget(NamedTuple):
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(50, 40, (0.03, 0.06, 0.12), (0.9, 0.97, 0.99)))
+    full=Budget(54, 40, (0.03, 0.06, 0.12), (0.9, 0.97, 0.99)))
 # Of the mixture, few images: small batches, see once_vs_one_by_one.py.
 BATCH_SIZE = 32
-# Sub-networks of 8 channels: these, and one of two groups as large.
-FAMILY = dict(base_channels=12, shared_channels=4, levels=2)
-PHASES = [
-    dict(levels=0, until=0.5),
-    dict(levels=1, until=0.7),
-    dict(levels=2, until=1)
-]
+# Sub-networks of 8 channels: these, and one of three groups as large.
+FAMILY = dict(base_channels=16, shared_channels=4, num_groups=3, levels=1)
+# Early, since what parts late has little of the learning rate left.
+PHASES = [dict(levels=0, until=0.25), dict(levels=1, until=1)]
+# Of clusters: worlds are of any size, and what is cut apart learns from less.
+BALANCED = False
 # SDR, and without one of its parts.
 PARTS = {
     'sdr': 'SDR',
@@ -240,7 +239,9 @@ class Trainings:
         self.cfg = Config.fromfile(CONFIG)
         self.cfg.model.family.update(FAMILY)
         self.cfg.train_dataloader.batch_size = BATCH_SIZE
-        self.cfg.train_dataloader.batch_sampler.phases = PHASES
+        self.cfg.train_dataloader.batch_sampler.update(
+            phases=PHASES, num_groups=FAMILY['num_groups'])
+        self.cfg.custom_hooks[-1].balanced = BALANCED
         self.family: GroupedResNetFamily = build_family(
             self.cfg.model.family.to_dict())
 
@@ -355,11 +356,6 @@ def routed(result: dict, metric: str = ROUTED_BY) -> Dict[str, Routed]:
         task: Routed.of(networks, metric)
         for task, networks in result['accuracies'].items()
     }
-
-
-def over_seeds(values: List[float]) -> Dict[str, float]:
-    """Their mean and its standard error."""
-    return dict(mean=mean(values), se=standard_error(values))
 
 
 def gains_of(ours: List[dict],

@@ -30,9 +30,10 @@ from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   extract_features, finetuned_accuracy,
                                   iterate, knn_accuracy, linear_accuracy, pick,
                                   pick_balanced)
-from dspnet_mm.evaluation.report import labelled_datasets
+from dspnet_mm.evaluation.probes import joint_linear_accuracies
+from dspnet_mm.evaluation.report import PROBES, Features, labelled_datasets
 from dspnet_mm.files import RESULT, kept_result
-from dspnet_mm.models import SupernetAlgorithm
+from dspnet_mm.models import SlimCLR, SupernetAlgorithm
 from dspnet_mm.slimming import recalibrate, slim
 from dspnet_mm.versions import versions
 
@@ -173,10 +174,17 @@ class Data(NamedTuple):
                    subnet: str) -> Dict[str, Dict[str, float]]:
         """How good a model's networks are, see :func:`evaluate`."""
         images = _evaluation_images(self, image_format)
-        return {
-            name: evaluate(backbone, *images, self.seed)
-            for name, backbone in networks(model, subnet)
-        }
+        accuracies, features = {}, []
+        for name, backbone in networks(model, subnet):
+            features.append(calibrated_features(backbone, *images, self.seed))
+            accuracies[name] = evaluate(backbone, features[-1], *images,
+                                        self.seed)
+        for probe in PROBES if isinstance(model, SlimCLR) else ():
+            jointly = joint_linear_accuracies(*zip(*features),
+                                              probe == 'switchable', self.seed)
+            for row, accuracy in zip(accuracies.values(), jointly):
+                row[f'linear_{probe}'] = accuracy
+        return accuracies
 
     @property
     def _fold(self) -> int:
@@ -338,19 +346,19 @@ def networks(model: nn.Module, subnet: str) -> Iterator[Tuple[str, nn.Module]]:
                          model.as_trained(model.family[name])).to(device)
 
 
-def evaluate(backbone: nn.Module, train: Labelled, test: Labelled,
-             seed: int) -> Dict[str, float]:
-    """All accuracies of a trained network, by metric.
+def calibrated_features(backbone: nn.Module, train: Labelled, test: Labelled,
+                        seed: int) -> List[Features]:
+    """A trained network's features of training and of test images.
 
-    Its batch norm is calibrated on training images first: on both sides of a
-    comparison alike.
+    Its batch norm is calibrated on training images first, and stays so: on
+    both sides of a comparison alike.
     """
     device = next(backbone.parameters()).device
     # At random: a folder's images come class by class.
     chosen = pick(train[1], _CALIBRATION_IMAGES, seed)
     recalibrate(backbone, [train[0][chosen].to(device)])
     backbone.eval()
-    features = [
+    return [
         extract_features(
             backbone,
             zip(
@@ -359,6 +367,11 @@ def evaluate(backbone: nn.Module, train: Labelled, test: Labelled,
                                        _BATCH_SIZE))))
         for inputs, labels in (train, test)
     ]
+
+
+def evaluate(backbone: nn.Module, features: List[Features], train: Labelled,
+             test: Labelled, seed: int) -> Dict[str, float]:
+    """All accuracies of a trained network, by metric."""
     accuracies = dict(
         knn=knn_accuracy(*features, k=_K), linear=linear_accuracy(*features))
     for metric, fraction in _LABELS.items():

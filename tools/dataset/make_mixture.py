@@ -235,14 +235,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--train',
         type=int,
-        default=250,
+        default=500,
         metavar='N',
         help="a task's training images of each class, at most "
         '(default: %(default)s)')
     parser.add_argument(
         '--test',
         type=int,
-        default=500,
+        default=1000,
         metavar='N',
         help="a task's test images of each class, at most "
         '(default: %(default)s)')

@@ -31,8 +31,9 @@ model = dict(
     target=[dict(subnet='median', until=0.7),
             dict(subnet='largest', until=1)],
     predictor_warmup=0.1,
-    # More steps from the same images.
+    # More steps from the same images, with the target network behind each.
     step_each_subnet=True,
+    follow_each_step=True,
     neck=dict(hid_channels=256, out_channels=64),
     head=dict(
         predictor=dict(in_channels=64, hid_channels=256, out_channels=64)))

@@ -1,6 +1,6 @@
 # What US3L (arXiv 2303.06870) changes in a DSPNet.
 us3l = dict(
-    # Any member of the family; the smallest gets smaller in four phases.
+    # Any uniform member; the smallest gets smaller in four phases.
     sampler=dict(
         _delete_=True,
         type='PhasedSampler',
@@ -8,16 +8,18 @@ us3l = dict(
             dict(
                 type='SandwichSampler',
                 desired_prob=0.,
+                uniform=True,
                 smallest=name,
                 until=until)
             for name, until in (('large', 0.25), ('medium', 0.5),
                                 ('small', 0.75), ('tiny', 1))
         ]),
-    # What is not the supernet only predicts the target network, by a
-    # predictor of its own.
+    # What is not the supernet has a predictor of its own.
     target='largest',
     distillation='target',
     predictor_warmup=0.,
+    momentum_schedule='constant',
     step_each_subnet=True,
+    follow_each_step=False,
     # In the place of the optimizer's weight decay.
     group_decay=5e-4)

@@ -111,7 +111,7 @@ class ClusterHook(Hook):
             num_workers=self.num_workers,
             progress=runner.logger.info)
         clusters = cluster_tree(features, sampler.num_groups, sampler.levels,
-                                self.balanced)
+                                self.balanced, runner.seed)
         check_sizes(clusters, sampler.num_clusters, 'k-means',
                     2 * sampler.sampler.world_size)
         write_clusters(sampler.clusters, sampler.sampler.dataset, clusters)

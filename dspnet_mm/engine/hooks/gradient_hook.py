@@ -18,10 +18,12 @@ class GradientHook(Hook):
     SlimCLR (arXiv 2209.15525) finds two ways in which networks that share
     weights interfere. How each is measured is our choice:
 
-    - imbalance, that few shared parameters get most of the gradient:
-      ``concentration_NAME`` is the part of the summed gradient's squared norm
-      that falls on the parameters of a sub-network, over the part of the
-      supernet's parameters that it has. 1 is even.
+    - imbalance, that the parameters that many share get larger gradients
+      than others: ``imbalance_NAME`` is how many times larger the summed
+      gradient is on a sub-network's parameters than on the others, over the
+      same of the supernet's own gradient, so that 1 is what a network would
+      have alone. Sizes are root mean squares, and the mean is over the
+      convolutions that the sub-network has a part of.
     - divergence, that gradients point elsewhere: ``cosine_NAME_NAME`` is the
       cosine, in [-1, 1], between two sub-networks' gradients on the
       parameters that both have.
@@ -53,7 +55,8 @@ class GradientHook(Hook):
                 parameter for parameter in model.backbone.parameters()
                 if parameter.requires_grad
             ]
-            model.gradient_probe = GradientProbe(parameters)
+            model.gradient_probe = GradientProbe(
+                parameters, model.family.label_of(model.family.full))
 
     def after_train_iter(self,
                          runner: Runner,

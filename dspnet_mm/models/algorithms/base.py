@@ -31,6 +31,7 @@ _MAX_SKIPPED_IN_A_ROW = 20
 # next.
 _GROUPS = 8
 _GROUP_SLOPE = 0.05
+_GROUPS_PARTED = 0.5
 
 
 class SupernetAlgorithm(BaseModel):
@@ -77,9 +78,11 @@ class SupernetAlgorithm(BaseModel):
             US3L's does. Defaults to False.
         group_decay (float): Weight decay of the first of eight groups of a
             layer's output channels; each further one's is 5 % of it lower,
-            since fewer sub-networks use these channels. Takes the place of
-            the optimizer's ``weight_decay``. From US3L (arXiv 2303.06870).
-            Not with switchable batch norm. Defaults to 0, none.
+            since fewer sub-networks use these channels; linear layers have
+            one group. The 5 % are reached at half of the training. Takes the
+            place of the optimizer's ``weight_decay`` in each of its steps.
+            From US3L (arXiv 2303.06870). Not with switchable batch norm.
+            Defaults to 0, none.
         base_momentum (float): Momentum of the target network at the start,
             in [0, 1]. Defaults to 0.996.
         momentum_schedule (str): 'cosine', along which the momentum rises to
@@ -404,9 +407,9 @@ class SupernetAlgorithm(BaseModel):
                 # a step counts as one.
                 if passes:
                     optim_wrapper._inner_count -= 1
-                elif self.group_decay:
+                if self.group_decay and (self.step_each_subnet or not passes):
                     weighted = weighted + self.group_decay * group_penalty(
-                        self.parameters())
+                        self.parameters(), self.progress)
                 probe = self.gradient_probe
                 with probe.watch(label) if probe else nullcontext():
                     optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
@@ -583,24 +586,29 @@ def _check_switchable(family: ResNetFamily, sampler) -> None:
             'and a smallest desired network')
 
 
-def group_penalty(parameters: Iterable[torch.Tensor]) -> torch.Tensor:
+def group_penalty(parameters: Iterable[torch.Tensor],
+                  progress: float) -> torch.Tensor:
     """Half of the squared norm, with less weight on later output channels.
 
     Args:
         parameters (Iterable[Tensor]): Each has its output channels first;
-            those that do not learn are left out.
+            those that do not learn are left out. Linear layers' are one
+            group.
+        progress (float): Which part of the training is done, in [0, 1]. The
+            groups' weights part over the first half.
 
     Returns:
         Tensor: A scalar, whose gradient is each parameter times its group's
         weight, from 1 down to 0.65.
     """
+    slope = _GROUP_SLOPE * min(1., progress / _GROUPS_PARTED)
     penalty = 0.
     for parameter in parameters:
         if parameter.requires_grad:
             channels = len(parameter)
             group = torch.arange(
                 channels, device=parameter.device) * _GROUPS // channels
-            weights = 1 - _GROUP_SLOPE * group
+            weights = 1 - slope * group * (parameter.dim() != 2)
             squares = parameter.square().reshape(channels, -1).sum(1)
             penalty = penalty + (weights * squares).sum() / 2
     return penalty

@@ -44,12 +44,12 @@ class DSPNet(SupernetAlgorithm):
             - 'online': half of their loss is to predict what the online
               supernet predicts for the same view, after SlimCLR (arXiv
               2209.15525), in iterations that draw it.
-            - 'target': all of their loss is to predict the target network's
-              projection of the same view, by a predictor of its own, after
-              US3L (arXiv 2303.06870).
+            - 'target': nothing else, but by a predictor of their own, so
+              that the supernet's is its own as well, after US3L (arXiv
+              2303.06870).
 
-            What the view is and where the halves meet is our choice, as the
-            papers speak of other losses. Defaults to 'none'.
+            The view and the halves of 'online' are our choice, as the paper
+            speaks of another loss. Defaults to 'none'.
         predictor_warmup (float): In which part of the training, at its
             start, only the predictor learns, in [0, 1); without a runner, in
             none. BYOL's features do not collapse where the predictor is
@@ -143,13 +143,12 @@ class DSPNet(SupernetAlgorithm):
         subnet = self.backbone.active_subnet
         largest = subnet == self.family.full
         projections = [self.neck(self.backbone(view))[0] for view in views]
-        if self.distillation == 'target' and not largest:
-            predictions = [self.distiller([z])[0] for z in projections]
-            return self._loss(predictions, targets), projections[0]
         if self.targets.at(self.progress) == 'same' and not largest:
             with torch.no_grad(), activate(subnet, *self.target_net):
                 targets = super().compute_targets(views)
-        predictions = [self.head.predictor([z])[0] for z in projections]
+        distils = self.distillation == 'target' and not largest
+        predictor = self.distiller if distils else self.head.predictor
+        predictions = [predictor([z])[0] for z in projections]
         loss = self._loss(predictions, targets[::-1])
         if self.distillation == 'online':
             supernets = self.supernet_outputs(predictions)
