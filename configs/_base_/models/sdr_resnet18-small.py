@@ -10,6 +10,8 @@ model = dict(
         num_groups=2,
         stem='small',
         input_size=32),
+    # A sixth faster on a CPU, with as many channels as these.
+    channels_last=True,
     base_momentum=0.99,
     predictor_warmup=0.1,
     neck=dict(hid_channels=256, out_channels=64),
