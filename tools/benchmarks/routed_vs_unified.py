@@ -19,10 +19,10 @@ import argparse
 import os
 import shlex
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import lru_cache
 from statistics import mean
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import matplotlib
 import numpy as np
@@ -479,15 +479,32 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         dict: What the command writes as JSON, but for ``command``.
     """
     trainings = Trainings(args)
-    chosen = {way: choose(trainings, way, pool) for way in (UNIFIED, 'sdr')}
-    trained = {}
-    # In this order: the clusters of SDR are taken again.
-    for way in (UNIFIED, *PARTS, *HALVES):
-        say(f'{way}: seeds {", ".join(map(str, args.seeds))}')
-        best, _ = chosen['sdr' if way in PARTS else UNIFIED]
-        trained[way] = run_jobs(
-            [trainings.job(way, best, seed) for seed in args.seeds],
-            trainings.folder, pool)
+    compared = (UNIFIED, 'sdr')
+    # Side by side, so that no process waits for the other choice.
+    with ThreadPoolExecutor(len(compared)) as threads:
+        chosen = dict(
+            zip(
+                compared,
+                threads.map(lambda way: choose(trainings, way, pool),
+                            compared)))
+
+    def train(ways: Sequence[str]) -> Dict[str, List[dict]]:
+        say(f'{", ".join(ways)}: seeds {", ".join(map(str, args.seeds))}')
+        settings = {
+            way: chosen['sdr' if way in PARTS else UNIFIED][0]
+            for way in ways
+        }
+        results = iter(
+            run_jobs([
+                trainings.job(way, settings[way], seed) for way in ways
+                for seed in args.seeds
+            ], trainings.folder, pool))
+        return {way: [next(results) for _ in args.seeds] for way in ways}
+
+    trained = train(compared)
+    # Behind SDR, whose clusters are taken again.
+    trained.update(
+        train([way for way in (*PARTS, *HALVES) if way not in compared]))
     gains = gains_of(trained['sdr'], trained[UNIFIED])
     regrets = {
         metric: regrets_of(trained['sdr'], metric)
