@@ -71,16 +71,14 @@ def test_one_network_learns_until_clusters_count():
     assert model.levels == 0
 
 
-@pytest.mark.parametrize('distillation', [True, False])
-@pytest.mark.parametrize('turn', [0, 1])
-def test_the_loss_is_numpys(distillation, turn):
-    """Towards one's own target and the unified network's, in turn."""
-    model = build(distillation=distillation)
+@pytest.mark.parametrize('weight', [0., 0.3, 1.])
+def test_the_loss_is_numpys(weight):
+    """Towards the mean of the two targets' directions, both ways round."""
+    model = build(distillation_weight=weight)
     wrapper = wrapper_of(model)
     # All networks become different ones.
     for step, part in enumerate(((0, 0), (0, 1), (2, 1), (3, 2), (1, 2))):
         model.train_step(batch(*part, seed=step), wrapper)
-    model._iterations_done += turn
     data = batch(3, 2, seed=9)
     views, subnet = data['inputs'], model.family.subnet_of(3)
     assert subnet.groups == (0, 0, 1, 1)
@@ -89,9 +87,7 @@ def test_the_loss_is_numpys(distillation, turn):
                     for each, network in ((subnet, model.target_net),
                                           (model.unified, model.unified_net)))
     assert not np.allclose(own[0], unified[0], atol=0.01)
-    targets = own
-    if distillation:
-        targets = [unified[0], own[1]] if turn else [own[0], unified[1]]
+    mixed = [(1 - weight) * a + weight * b for a, b in zip(own, unified)]
     online = torch.nn.Sequential(model.backbone, model.neck)
     with torch.no_grad():
         predictions = [
@@ -99,7 +95,8 @@ def test_the_loss_is_numpys(distillation, turn):
             for projection in projections(model, subnet, online, views)
         ]
     expected = 0
-    for prediction, target in zip(predictions, targets[::-1]):
+    for prediction, target in zip(predictions, mixed[::-1]):
+        target = target / np.linalg.norm(target, axis=1, keepdims=True)
         expected -= 2 * (prediction * target).sum(1).mean()
     logged = model.train_step(data, wrapper)
     assert logged['loss'].item() == pytest.approx(expected, abs=1e-5)
@@ -236,7 +233,9 @@ def test_a_batch_of_no_one_cluster_is_refused(samples):
 @pytest.mark.parametrize('settings, complaint', [
     (dict(sampler=dict(type='SandwichSampler')), 'sampler.type=ClusterSamp'),
     (dict(family=model_cfg()['family']), 'type=GroupedResNetFamily'),
+    (dict(distillation_weight=1.5), r'1.5.*\[0, 1\]'),
     (dict(target='same'), 'takes no target'),
+    (dict(distillation='online'), 'takes no distillation'),
     (dict(switchable_bn=True), 'switchable_bn'),
 ])
 def test_wrong_settings_are_refused(settings, complaint):

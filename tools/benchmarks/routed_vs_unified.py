@@ -286,7 +286,7 @@ class Trainings:
                 self.folder,
                 self.job('sdr', setting, seed).folder, 'clusters.csv')
         if way == 'no-distillation':
-            cfg.model.distillation = False
+            cfg.model.distillation_weight = 0.
         if way == 'random-clusters':
             batches.clusters = self.random_clusters(seed)
 

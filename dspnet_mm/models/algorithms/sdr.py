@@ -6,6 +6,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmselfsup.registry import MODELS
 from torch import nn
+from torch.nn import functional as F
 
 from dspnet_mm.datasets import Part
 from dspnet_mm.errors import InputError
@@ -43,34 +44,42 @@ class SDR(DSPNet):
     - The unified network goes on as an average: with each step it follows
       the sub-network that was trained, as a target network does. It is what
       the paper's SiamKD distills from, so that what is learned from few
-      images keeps to what all have taught: of one of the two views, in turn,
-      it gives the target in the place of the sub-network's own. Both for both
-      views would be the alternative, and cost two passes more; a network
-      frozen where sub-networks part would learn no more.
+      images keeps to what all have taught: a sub-network's target is the mean
+      of its own target's direction and the unified network's. The
+      alternative, a network frozen where sub-networks part, learns no more.
 
     Args:
         *args: See :class:`SupernetAlgorithm`. The family is a
             :class:`GroupedResNetFamily`, the sampler a
             :class:`ClusterSampler`.
-        distillation (bool): Whether the unified network gives targets.
-            Defaults to True.
-        **kwargs: See :class:`DSPNet`, except for ``target``.
+        distillation_weight (float): Weight of the unified network's direction
+            in that mean, in [0, 1]; 0 is without. Defaults to 0.5.
+        **kwargs: See :class:`DSPNet`, except for ``target`` and
+            ``distillation``.
 
     Raises:
-        InputError: If there is another sampler or a target.
+        InputError: If there is another sampler, or the weight is out of its
+            range.
     """
     method = 'sdr'
 
-    def __init__(self, *args, distillation: bool = True, **kwargs) -> None:
-        if 'target' in kwargs:
-            raise InputError('SDR takes no target: a sub-network learns from '
-                             'its own target and the unified network')
+    def __init__(self,
+                 *args,
+                 distillation_weight: float = 0.5,
+                 **kwargs) -> None:
+        for name in ('target', 'distillation'):
+            if name in kwargs:
+                raise InputError(f'SDR takes no {name}: a sub-network learns '
+                                 'from its own target and the unified network')
+        if not 0 <= distillation_weight <= 1:
+            raise InputError(f'distillation_weight={distillation_weight} is '
+                             'not allowed: give a value in [0, 1]')
         super().__init__(*args, **kwargs)
         if not isinstance(self.sampler, ClusterSampler):
             raise InputError(
                 f'{type(self.sampler).__name__} does not go by clusters: set '
                 'model.sampler.type=ClusterSampler')
-        self.distills_unified = distillation
+        self.distillation_weight = distillation_weight
         self.unified = self.family.subnet_of(0)
         self.unified_net: nn.Sequential = copy.deepcopy(self.target_net)
         for network in self.unified_net:
@@ -133,12 +142,17 @@ class SDR(DSPNet):
     def compute_targets(self, views: Views) -> List[torch.Tensor]:
         """See :meth:`SupernetAlgorithm.compute_targets`."""
         trained, = self.sample_subnets()
-        networks = [self.target_net] * len(views)
-        if self.levels and self.distills_unified:
-            # Of one view, in turn.
-            networks[self.current_iteration % len(views)] = self.unified_net
         with activate(trained, *self.target_net):
-            return [network(view)[0] for network, view in zip(networks, views)]
+            targets = super().compute_targets(views)
+        if not self.levels or not self.distillation_weight:
+            return targets
+        unified = [self.unified_net(view)[0] for view in views]
+        return [
+            torch.lerp(
+                F.normalize(own, dim=1), F.normalize(other, dim=1),
+                self.distillation_weight)
+            for own, other in zip(targets, unified)
+        ]
 
     def as_trained(self, subnet: Subnet) -> Subnet:
         """See :meth:`SupernetAlgorithm.as_trained`.
