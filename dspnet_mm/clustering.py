@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.covariance import ledoit_wolf
 from sklearn.metrics.pairwise import euclidean_distances
 from torch import nn
 from torch.nn import functional as F
@@ -23,8 +24,10 @@ from dspnet_mm.slimming import recalibrate, slim
 # From how many starts k-means begins, and how many images it takes at a time.
 _STARTS = 10
 _CHUNK = 8192
-# How often balanced clusters get new means, and images a new cluster.
-_ROUNDS = 5
+# How often clusters get new means and a new measure of distances at most;
+# behind it, so few images change their cluster.
+_ROUNDS = 50
+_FEW = 1e-3
 # So many of an image's nearest means are remembered; few images need another.
 _NEAREST = 8
 # Features are kept after so many images.
@@ -148,9 +151,15 @@ def cluster_tree(features: np.ndarray,
     By k-means in batches (scikit-learn's), the memory of which does not
     depend on the number of images; besides a few numbers for each image, none
     is held. All clusters are found at once, and the tree is then made of
-    their means, so that similar clusters share groups of channels. Both are
-    our choice. The alternative, to divide the images and then each part
-    again, has to cut where no gap is, most of all where parts are balanced.
+    their means, so that similar clusters share groups of channels. The
+    alternative, to divide the images and then each part again, has to cut
+    where no gap is, most of all where parts are balanced.
+
+    K-means takes clusters for round, and gives images at the rim of a wide
+    one to a narrow one nearby. So distances are measured anew in units of
+    the spread that clusters have in each direction (the covariance around
+    their means, one for all, by Ledoit and Wolf's estimate), and images
+    assigned again, until few change. All this is our choice.
 
     Args:
         features (ndarray): Shape (N, D).
@@ -176,16 +185,18 @@ def cluster_tree(features: np.ndarray,
                          'clusters: give more images or ask for fewer '
                          'clusters')
     means = _means(features, number, seed)
-    means = means[_tree_order(means, num_groups, levels, seed)]
-    clusters = _assigned(features, means, balanced)
-    for _ in range(_ROUNDS if balanced else 0):
-        # Those of clusters of any size are not those of clusters of one size.
-        sums = np.zeros_like(means)
-        for chunk in _chunks(features):
-            np.add.at(sums, clusters[chunk], features[chunk])
-        means = sums / np.bincount(clusters)[:, None]
-        clusters = _assigned(features, means, balanced)
-    return clusters
+    scale = np.eye(features.shape[1], dtype=np.float32)
+    clusters = _assigned(features, means, scale, balanced)
+    some = pick(features, _CHUNK, seed)
+    for _ in range(_ROUNDS):
+        before = clusters
+        means = _means_of(features, clusters, means)
+        scale = _inverse_root(features[some] - means[clusters[some]])
+        clusters = _assigned(features, means, scale, balanced)
+        if np.mean(clusters != before) < _FEW:
+            break
+    order = _tree_order(means @ scale, num_groups, levels, seed)
+    return np.argsort(order)[clusters]
 
 
 def _means(features: np.ndarray, number: int, seed: int) -> np.ndarray:
@@ -197,6 +208,28 @@ def _means(features: np.ndarray, number: int, seed: int) -> np.ndarray:
         compute_labels=False,
         random_state=seed)
     return clustering.fit(features).cluster_centers_
+
+
+def _means_of(features: np.ndarray, clusters: np.ndarray,
+              before: np.ndarray) -> np.ndarray:
+    """The means of clusters; where one is empty, what it was before."""
+    sums = np.zeros_like(before)
+    for chunk in _chunks(features):
+        np.add.at(sums, clusters[chunk], features[chunk])
+    sizes = np.bincount(clusters, minlength=len(before))[:, None]
+    means = np.where(sizes, sums / np.maximum(sizes, 1), before)
+    return means.astype(before.dtype)
+
+
+def _inverse_root(deviations: np.ndarray) -> np.ndarray:
+    """What makes their spread the same in all directions, shape (D, D)."""
+    covariance, _ = ledoit_wolf(deviations, assume_centered=True)
+    if not covariance.any():
+        # Each is its cluster's mean.
+        return np.eye(len(covariance), dtype=np.float32)
+    values, vectors = np.linalg.eigh(covariance)
+    floor = np.finfo(np.float32).eps * values.max()
+    return (vectors / np.sqrt(np.maximum(values, floor))).astype(np.float32)
 
 
 def _chunks(features: np.ndarray) -> Iterator[slice]:
@@ -213,7 +246,11 @@ def _tree_order(means: np.ndarray, num_groups: int, levels: int,
     """
     if levels == 1:
         return np.arange(len(means))
-    branches = _assigned(means, _means(means, num_groups, seed), balanced=True)
+    branches = _assigned(
+        means,
+        _means(means, num_groups, seed),
+        np.eye(means.shape[1], dtype=np.float32),
+        balanced=True)
     order = []
     for branch in range(num_groups):
         members = np.flatnonzero(branches == branch)
@@ -222,15 +259,16 @@ def _tree_order(means: np.ndarray, num_groups: int, levels: int,
     return np.concatenate(order)
 
 
-def _assigned(features: np.ndarray, means: np.ndarray,
+def _assigned(features: np.ndarray, means: np.ndarray, scale: np.ndarray,
               balanced: bool) -> np.ndarray:
     """The mean that each is assigned to, see :func:`cluster_tree`."""
+    means = means @ scale
     kept = min(len(means), _NEAREST if balanced else 1)
     nearest = np.empty((len(features), kept), np.int32)
     # By how much the second nearest is farther than the nearest.
     margins = np.zeros(len(features), np.float32)
     for chunk in _chunks(features):
-        distances = euclidean_distances(features[chunk], means)
+        distances = euclidean_distances(features[chunk] @ scale, means)
         nearest[chunk] = distances.argsort(axis=1)[:, :kept]
         if len(means) > 1:
             first, second = np.partition(distances, 1, axis=1)[:, :2].T
@@ -245,7 +283,8 @@ def _assigned(features: np.ndarray, means: np.ndarray,
         has_room = (room > 0) | ((room == 0) & (left_over > 0))
         near = nearest[image][has_room[nearest[image]]]
         if not len(near):
-            row = euclidean_distances(features[image:image + 1], means)[0]
+            row = euclidean_distances(features[image:image + 1] @ scale,
+                                      means)[0]
             near = [np.where(has_room, row, np.inf).argmin()]
         part = parts[image] = near[0]
         left_over -= room[part] == 0

@@ -48,6 +48,27 @@ def test_clusters_that_are_as_far_from_each_other_are_found(seed):
     assert same_division(clusters, truth)
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_a_long_cluster_keeps_its_rim(seed):
+    """Some of which are nearer to another cluster's mean."""
+    generator = np.random.default_rng(seed)
+    along, across = np.array([[1, 1], [1, -1]]) / 2**0.5
+    spread = generator.normal(0, (2, 0.3), (300, 2))
+    features = np.concatenate(
+        [spread @ [along, across],
+         generator.normal((5, 0), 0.3, (300, 2))]).astype(np.float32)
+    truth = np.repeat([0, 1], 300)
+    means = np.stack([features[truth == each].mean(0) for each in (0, 1)])
+    nearest = np.linalg.norm(features[:, None] - means, axis=2).argmin(1)
+    assert (nearest != truth).sum() > 5
+    assert same_division(cluster_tree(features, 2, 1, balanced=False), truth)
+
+
+def test_images_that_are_alike_make_clusters_too():
+    clusters = cluster_tree(np.ones((20, 4), np.float32), 2, 2)
+    assert np.array_equal(np.bincount(clusters), [5, 5, 5, 5])
+
+
 def test_balanced_clusters_have_means_of_their_own():
     # What is left over of the many goes to the few, of one side each.
     features = np.concatenate([np.linspace(0, 1, 60), np.linspace(5, 6, 20)])
