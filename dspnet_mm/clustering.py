@@ -24,8 +24,8 @@ from dspnet_mm.slimming import recalibrate, slim
 # From how many starts k-means begins, and how many images it takes at a time.
 _STARTS = 10
 _CHUNK = 8192
-# How often clusters get new means and a new measure of distances at most;
-# behind it, so few images change their cluster.
+# How often clusters get new means and a new measure of distances at most, and
+# what part of the images may still change its cluster when that ends earlier.
 _ROUNDS = 20
 _FEW = 1e-3
 # So many of an image's nearest means are remembered; few images need another.
