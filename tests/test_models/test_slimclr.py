@@ -143,8 +143,12 @@ def test_with_the_supernet_alone_it_is_mmselfsups(method):
             neck=dict(
                 model_cfg()['neck'], with_hidden_bn=False,
                 with_last_bias=True))
+    # In double precision, since steps make more of any rounding.
     model = build(method, **cfg)
     twin = upstream(method, model)
+    for each in (model, twin):
+        each.double().data_preprocessor.register_forward_hook(
+            lambda _, __, data: ([view.double() for view in data[0]], data[1]))
     initial = torch.cat(
         [p.detach().flatten() for p in model.backbone.parameters()])
     ours, theirs = sgd(model), sgd(twin)
@@ -154,11 +158,11 @@ def test_with_the_supernet_alone_it_is_mmselfsups(method):
         mine = model.train_step(copy.deepcopy(data), ours)
         other = twin.train_step(data, theirs)
         assert mine['loss'].item() == pytest.approx(
-            other['loss'].item(), abs=1e-4), step
+            other['loss'].item(), abs=1e-6), step
     ours, theirs = (
         torch.cat([p.detach().flatten() for p in each.backbone.parameters()])
         for each in (model, twin))
-    assert (ours - theirs).norm() <= 1e-2 * (ours - initial).norm()
+    assert (ours - theirs).norm() <= 1e-4 * (ours - initial).norm()
 
 
 def normalized(features):
