@@ -24,8 +24,8 @@ from dspnet_mm.slimming import recalibrate, slim
 # From how many starts k-means begins, and how many images it takes at a time.
 _STARTS = 10
 _CHUNK = 8192
-# How often clusters get new means and a new measure of distances at most, and
-# what part of the images may still change its cluster when that ends earlier.
+# How often clusters get new means and a new covariance at most, and what part
+# of the images may still change its cluster when that ends earlier.
 _ROUNDS = 20
 _FEW = 1e-3
 # So many of an image's nearest means are remembered; few images need another.
@@ -156,10 +156,10 @@ def cluster_tree(features: np.ndarray,
     where no gap is, most of all where parts are balanced.
 
     K-means takes clusters for round, and gives images at the rim of a wide
-    one to a narrow one nearby. So distances are measured anew in units of
-    the spread that clusters have in each direction (the covariance around
-    their means, one for all, by Ledoit and Wolf's estimate), and images
-    assigned again, until few change. All this is our choice.
+    one to a narrow one nearby. So images are assigned again by Mahalanobis
+    distance, with one covariance for all clusters (of features around their
+    means, by Ledoit and Wolf's estimate), until few change. All this is our
+    choice.
 
     Args:
         features (ndarray): Shape (N, D).
@@ -185,17 +185,17 @@ def cluster_tree(features: np.ndarray,
                          'clusters: give more images or ask for fewer '
                          'clusters')
     means = _means(features, number, seed)
-    scale = np.eye(features.shape[1], dtype=np.float32)
-    clusters = _assigned(features, means, scale, balanced)
+    whitening = np.eye(features.shape[1], dtype=np.float32)
+    clusters = _assigned(features, means, whitening, balanced)
     some = pick(features, _CHUNK, seed)
     for _ in range(_ROUNDS):
         before = clusters
         means = _means_of(features, clusters, means)
-        scale = _inverse_root(features[some] - means[clusters[some]])
-        clusters = _assigned(features, means, scale, balanced)
+        whitening = _whitening_of(features[some] - means[clusters[some]])
+        clusters = _assigned(features, means, whitening, balanced)
         if np.mean(clusters != before) < _FEW:
             break
-    order = _tree_order(means @ scale, num_groups, levels, seed)
+    order = _tree_order(means @ whitening, num_groups, levels, seed)
     return np.argsort(order)[clusters]
 
 
@@ -222,8 +222,8 @@ def _means_of(features: np.ndarray, clusters: np.ndarray,
     return means.astype(before.dtype)
 
 
-def _inverse_root(deviations: np.ndarray) -> np.ndarray:
-    """What makes their spread the same in all directions, shape (D, D)."""
+def _whitening_of(deviations: np.ndarray) -> np.ndarray:
+    """What makes their covariance the identity, shape (D, D)."""
     covariance, _ = ledoit_wolf(deviations, assume_centered=True)
     if not covariance.any():
         # Each is its cluster's mean.
@@ -260,23 +260,24 @@ def _tree_order(means: np.ndarray, num_groups: int, levels: int,
     return np.concatenate(order)
 
 
-def _assigned(features: np.ndarray, means: np.ndarray, scale: np.ndarray,
+def _assigned(features: np.ndarray, means: np.ndarray, whitening: np.ndarray,
               balanced: bool) -> np.ndarray:
     """The mean that each is assigned to, see :func:`cluster_tree`."""
-    means = means @ scale
+    means = means @ whitening
     kept = min(len(means), _NEAREST if balanced else 1)
     nearest = np.empty((len(features), kept), np.int32)
     # By how much the second nearest is farther than the nearest.
     margins = np.zeros(len(features), np.float32)
     for chunk in _chunks(features):
-        distances = euclidean_distances(features[chunk] @ scale, means)
+        distances = euclidean_distances(features[chunk] @ whitening, means)
         # Sorting a few takes less time than sorting all.
         near = np.argpartition(distances, kept - 1, axis=1)[:, :kept]
         near_by = np.take_along_axis(distances, near, axis=1)
-        nearest[chunk] = np.take_along_axis(near, near_by.argsort(axis=1), 1)
+        order = near_by.argsort(axis=1)
+        nearest[chunk] = np.take_along_axis(near, order, axis=1)
         if kept > 1:
-            near_by.sort(axis=1)
-            margins[chunk] = near_by[:, 1] - near_by[:, 0]
+            first, second = np.take_along_axis(near_by, order, axis=1)[:, :2].T
+            margins[chunk] = second - first
     if not balanced:
         return nearest[:, 0].astype(int)
     parts = np.empty(len(features), int)
@@ -287,7 +288,7 @@ def _assigned(features: np.ndarray, means: np.ndarray, scale: np.ndarray,
         has_room = (room > 0) | ((room == 0) & (left_over > 0))
         near = nearest[image][has_room[nearest[image]]]
         if not len(near):
-            row = euclidean_distances(features[image:image + 1] @ scale,
+            row = euclidean_distances(features[image:image + 1] @ whitening,
                                       means)[0]
             near = [np.where(has_room, row, np.inf).argmin()]
         part = parts[image] = near[0]

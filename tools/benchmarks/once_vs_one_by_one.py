@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from itertools import accumulate, chain
+from itertools import accumulate
 from statistics import mean, stdev
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -29,7 +29,7 @@ from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
 from trials import (METRICS, SECONDS, SETTING_SEED, Data, Job, Setting,
                     add_trial_options, check_trial_options, choose_setting,
-                    run_jobs, say, workers)
+                    run_groups, say, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -293,8 +293,9 @@ class Outcome(NamedTuple):
 def run_all(groups: Sequence[List[Job]], folder: str,
             pool: ProcessPoolExecutor) -> List[Outcome]:
     """The outcome of each group of trainings, see :meth:`Sides.jobs`."""
-    results = iter(run_jobs(list(chain(*groups)), folder, pool))
-    return [Outcome.of([next(results) for _ in jobs]) for jobs in groups]
+    return [
+        Outcome.of(results) for results in run_groups(groups, folder, pool)
+    ]
 
 
 def standard_error(values: Sequence[float]) -> float:

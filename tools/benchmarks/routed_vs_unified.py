@@ -34,8 +34,8 @@ from mmselfsup.registry import DATASETS
 from once_vs_one_by_one import over_seeds
 from torch import nn
 from trials import (SECONDS, SETTING_SEED, Job, Setting, add_trial_options,
-                    check_trial_options, choose_setting, networks, run_jobs,
-                    say, workers)
+                    check_trial_options, choose_setting, networks, run_groups,
+                    run_jobs, say, workers)
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
@@ -490,16 +490,12 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
 
     def train(ways: Sequence[str]) -> Dict[str, List[dict]]:
         say(f'{", ".join(ways)}: seeds {", ".join(map(str, args.seeds))}')
-        settings = {
-            way: chosen['sdr' if way in PARTS else UNIFIED][0]
-            for way in ways
-        }
-        results = iter(
-            run_jobs([
-                trainings.job(way, settings[way], seed) for way in ways
-                for seed in args.seeds
-            ], trainings.folder, pool))
-        return {way: [next(results) for _ in args.seeds] for way in ways}
+        groups = []
+        for way in ways:
+            best, _ = chosen['sdr' if way in PARTS else UNIFIED]
+            groups.append(
+                [trainings.job(way, best, seed) for seed in args.seeds])
+        return dict(zip(ways, run_groups(groups, trainings.folder, pool)))
 
     trained = train(compared)
     # Behind SDR, whose clusters are taken again.

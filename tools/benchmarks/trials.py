@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import chain
 from threading import Thread
 from typing import (Callable, Dict, Iterator, List, NamedTuple, Optional,
                     Sequence, Tuple)
@@ -475,6 +476,13 @@ def run_jobs(jobs: List[Job], folder: str,
         for future in futures:
             future.cancel()
     return [future.result() for future in futures]
+
+
+def run_groups(groups: Sequence[List[Job]], folder: str,
+               pool: ProcessPoolExecutor) -> List[List[dict]]:
+    """The results of groups of trainings, see :func:`run_jobs`."""
+    results = iter(run_jobs(list(chain(*groups)), folder, pool))
+    return [[next(results) for _ in jobs] for jobs in groups]
 
 
 def choose_setting(name: str, accuracies: Callable[[List[Setting]],
