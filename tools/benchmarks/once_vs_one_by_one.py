@@ -16,7 +16,7 @@ import os
 import re
 import shlex
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import accumulate
 from statistics import mean, stdev
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
@@ -486,22 +486,38 @@ def compare(args: argparse.Namespace, method: str,
     """
     sides, own = (Sides(args, method, dns=dns) for dns in (args.dns, OWN_DNS))
     own.best = sides.best
-    # In this order: SEED's teacher is the largest network trained by BYOL.
-    ways = [method, sides.alone]
-    if method == 'dspnet' and not args.no_seed:
-        ways.append('seed')
+    first = [method, sides.alone]
+    # Behind them: SEED's teacher is the largest network trained by BYOL.
+    last = ['seed'] if method == 'dspnet' and not args.no_seed else []
     settings, by_way = {}, {}
-    for number, way in enumerate(ways, 1):
-        stage = f'stage {number} of {len(ways)}, {METHODS[way]}'
-        say(f'{stage}: the best settings by seed {SETTING_SEED}, which is not '
-            'reported')
+
+    def choose_for(way: str) -> None:
+        say(f'{METHODS[way]}: the best settings by seed {SETTING_SEED}, which '
+            'is not reported')
         best, tried = choose(own, way, pool)
         sides.best[way] = best
         settings[way] = dict(best=best._asdict(), tried=tried)
-        say(f'{stage}: seeds {", ".join(map(str, args.seeds))} with {best}')
-        by_way[way] = run_all(
-            [sides.jobs(way, best, seed) for seed in args.seeds], sides.folder,
-            pool)
+
+    def train(ways: List[str]) -> None:
+        for way in ways:
+            say(f'{METHODS[way]}: seeds {", ".join(map(str, args.seeds))} '
+                f'with {sides.best[way]}')
+        outcomes = iter(
+            run_all([
+                sides.jobs(way, sides.best[way], seed) for way in ways
+                for seed in args.seeds
+            ], sides.folder, pool))
+        by_way.update(
+            {way: [next(outcomes) for _ in args.seeds]
+             for way in ways})
+
+    # Side by side, so that no process waits for the others' last training.
+    with ThreadPoolExecutor(len(first)) as threads:
+        list(threads.map(choose_for, first))
+        chosen = threads.map(choose_for, last)
+        train(first)
+        list(chosen)
+    train(last)
     figures = figures_of(by_way[method], by_way[sides.alone])
     if 'seed' in by_way:
         # SEED's cost is its teacher's, too.
