@@ -5,7 +5,6 @@ from typing import Callable, Dict, Iterator, List, Tuple
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
-from torch import nn
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import linear_accuracy
@@ -130,9 +129,7 @@ def subnets_features(backbone: SlimmableResNet, subnets: Dict[str, Subnet],
         tuple[str, ndarray]: The name and the pooled features, float32, of
         shape (N, D), in the order of what they have in common.
     """
-    stem = nn.Sequential(backbone.conv1, backbone.norm1, backbone.relu,
-                         backbone.maxpool)
-    stages = [stem, *(getattr(backbone, name) for name in backbone.res_layers)]
+    stages = backbone.stages
     backbone.eval()
 
     # With batch norm of its own, a sub-network has no stage in common.

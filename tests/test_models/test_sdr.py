@@ -71,17 +71,22 @@ def test_one_network_learns_until_clusters_count():
     assert model.levels == 0
 
 
-@pytest.mark.parametrize('weight', [0., 0.3, 1.])
-def test_the_loss_is_numpys(weight):
+@pytest.mark.parametrize('weight, levels, groups', [(0., 2, (0, 0, 1, 1)),
+                                                    (0.3, 2, (0, 0, 1, 1)),
+                                                    (1., 2, (0, 0, 1, 1)),
+                                                    (0.3, 4, (1, 1, 0, 0))])
+def test_the_loss_is_numpys(weight, levels, groups):
     """Towards the mean of the two targets' directions, both ways round."""
-    model = build(distillation_weight=weight)
+    model = build(
+        family=dict(FAMILY, levels=levels), distillation_weight=weight)
     wrapper = wrapper_of(model)
     # All networks become different ones.
-    for step, part in enumerate(((0, 0), (0, 1), (2, 1), (3, 2), (1, 2))):
+    parts = ((0, 0), (0, 1), (2, 1), (3, levels), (1, levels))
+    for step, part in enumerate(parts):
         model.train_step(batch(*part, seed=step), wrapper)
-    data = batch(3, 2, seed=9)
+    data = batch(3, levels, seed=9)
     views, subnet = data['inputs'], model.family.subnet_of(3)
-    assert subnet.groups == (0, 0, 1, 1)
+    assert subnet.groups == groups
     own, unified = (list(
         map(directions, projections(model, each, network, views)))
                     for each, network in ((subnet, model.target_net),

@@ -143,16 +143,31 @@ class SDR(DSPNet):
         """See :meth:`SupernetAlgorithm.compute_targets`."""
         trained, = self.sample_subnets()
         with activate(trained, *self.target_net):
-            targets = super().compute_targets(views)
-        if not self.levels or not self.distillation_weight:
-            return targets
-        unified = [self.unified_net(view)[0] for view in views]
-        return [
-            torch.lerp(
-                F.normalize(own, dim=1), F.normalize(other, dim=1),
-                self.distillation_weight)
-            for own, other in zip(targets, unified)
-        ]
+            if not self.levels or not self.distillation_weight:
+                return super().compute_targets(views)
+            return self._mean_targets(views)
+
+    def _mean_targets(self, views: Views) -> List[torch.Tensor]:
+        """The mean of both targets' directions, for each view."""
+        # Where sub-networks do not differ, neither do these two, which follow
+        # the same: that is computed once. The stem goes by the channels of
+        # the first stage.
+        common = self.family.num_stages - int(self.levels)
+        if common:
+            common += 1
+        shared = nn.Sequential(*self.target_net[0].stages[:common])
+        parted = [(nn.Sequential(*backbone.stages[common:]), neck)
+                  for backbone, neck in (self.target_net, self.unified_net)]
+        targets = []
+        for view in views:
+            features = shared(view)
+            own, other = (neck((stages(features), ))[0]
+                          for stages, neck in parted)
+            targets.append(
+                torch.lerp(
+                    F.normalize(own, dim=1), F.normalize(other, dim=1),
+                    self.distillation_weight))
+        return targets
 
     def as_trained(self, subnet: Subnet) -> Subnet:
         """See :meth:`SupernetAlgorithm.as_trained`.

@@ -1,6 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from itertools import islice
-from typing import Dict, Iterator, Optional, Sequence, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 from mmcls.models.backbones.resnet import ResLayer
@@ -110,6 +110,12 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
                     conv.set_active(current, out)
                     norm.set_active(out, subnet, index)
                 current = out
+
+    @property
+    def stages(self) -> List[nn.Module]:
+        """The stem and the stages: one behind the other, they are forward."""
+        stem = nn.Sequential(self.conv1, self.norm1, self.relu, self.maxpool)
+        return [stem, *(getattr(self, name) for name in self.res_layers)]
 
     def active_layers(self) -> Dict[str, SlimmableLayer]:
         """See :meth:`SlimmableNetwork.active_layers`."""
