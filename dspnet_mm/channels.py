@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Which channels of a supernet's layer a sub-network uses."""
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Tuple, Union
 
 
@@ -39,6 +40,7 @@ class Channels:
 ActiveChannels = Union[int, Channels]
 
 
+@lru_cache(maxsize=None)
 def slices_of(channels: ActiveChannels) -> Tuple[slice, ...]:
     """The channels as slices of a tensor's dimension."""
     if isinstance(channels, int):

@@ -31,7 +31,9 @@ class SlimmableNetwork:
             InputError: If batch norm is switchable and the sub-network is
                 not a DN.
         """
-        self._activate_layers(subnet)
+        # It takes a while: every layer is told.
+        if self.__dict__.get('active_subnet') != subnet:
+            self._activate_layers(subnet)
         self.active_subnet = subnet
 
     def _activate_layers(self, subnet: Subnet) -> None:

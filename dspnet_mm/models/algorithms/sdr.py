@@ -122,7 +122,10 @@ class SDR(DSPNet):
         if part.levels > self.levels:
             self._divide(part.levels)
         self.sampler.part = part
-        return super().train_step(data, optim_wrapper)
+        trained, = self.sample_subnets()
+        # The whole step is its own.
+        with activate(trained, *self.slimmable_networks, *self.target_net):
+            return super().train_step(data, optim_wrapper)
 
     def _divide(self, levels: int) -> None:
         """Let sub-networks differ in more levels, from now on."""

@@ -5,6 +5,8 @@ from torch import nn
 
 from .slimmable_layer import SlimmableWeight
 
+_DENSE = (torch.contiguous_format, torch.channels_last)
+
 
 @MODELS.register_module()
 class SlimmableConv2d(SlimmableWeight, nn.Conv2d):
@@ -32,7 +34,8 @@ class SlimmableConv2d(SlimmableWeight, nn.Conv2d):
             Tensor: Shape (N, active_out, H', W').
         """
         weight, bias = self.active_parameters()
-        if weight is not self.weight:
+        if not any(
+                weight.is_contiguous(memory_format=each) for each in _DENSE):
             # Made dense once; PyTorch would do so here and in the backward
             # pass. The memory format stays what it is.
             weight = weight.clone()

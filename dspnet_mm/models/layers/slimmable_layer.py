@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+from functools import lru_cache
 from itertools import product
 from typing import Dict, Iterator, List, Optional, Tuple
 
@@ -8,8 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from dspnet_mm.channels import ActiveChannels, slices_of
 
-# Along each of a tensor's first dimensions, one or more slices.
-_Index = Tuple[Tuple[slice, ...], ...]
+# Of a tensor's first dimensions.
+_Index = Tuple[ActiveChannels, ...]
 
 
 class SlimmableLayer:
@@ -58,8 +59,7 @@ class SlimmableLayer:
         """
         return [
             tensor[there] for tensor in self._whole_weights(of).values()
-            for there, _ in _blocks(
-                tuple(map(slices_of, self._active_of(tensor))))
+            for there, _ in _blocks(self._active_of(tensor))
         ]
 
     def write_weights(self, values: Dict[str, torch.Tensor]) -> None:
@@ -148,7 +148,7 @@ class _ActiveSlice(torch.autograd.Function):
     @staticmethod
     def forward(ctx, parameter: nn.Parameter, index: _Index) -> torch.Tensor:
         ctx.parameter, ctx.index = parameter, index
-        return _indexed(parameter, index)
+        return plain_slice(parameter, *index)
 
     @staticmethod
     @once_differentiable
@@ -183,18 +183,22 @@ def active_slice(parameter: torch.Tensor, *channels:
     """
     if parameter.shape[:len(channels)] == channels:
         return parameter
-    index = tuple(map(slices_of, channels))
     # What is no leaf, as under a parametrization, has no .grad to add to.
     if torch.is_grad_enabled() and parameter.requires_grad \
             and parameter.is_leaf and not parameter._backward_hooks:
-        return _ActiveSlice.apply(parameter, index)
-    return _indexed(parameter, index)
+        return _ActiveSlice.apply(parameter, channels)
+    return plain_slice(parameter, *channels)
 
 
 def plain_slice(tensor: torch.Tensor, *channels:
                 ActiveChannels) -> torch.Tensor:
     """What :func:`active_slice` takes, as PyTorch slices."""
-    return _indexed(tensor, tuple(map(slices_of, channels)))
+    view, ranges = _view_of(channels)
+    tensor = tensor[view]
+    for dim, slices in ranges:
+        before = (slice(None), ) * dim
+        tensor = torch.cat([tensor[(*before, each)] for each in slices], dim)
+    return tensor
 
 
 @torch.no_grad()
@@ -207,26 +211,29 @@ def write_slice(tensor: torch.Tensor, values: torch.Tensor, *channels:
         values (Tensor): Of the shape of the slice.
         *channels (int | Channels): See :func:`active_slice`.
     """
-    for there, here in _blocks(tuple(map(slices_of, channels))):
+    for there, here in _blocks(channels):
         tensor[there].copy_(values[here])
 
 
-def _indexed(tensor: torch.Tensor, index: _Index) -> torch.Tensor:
-    if all(len(slices) == 1 for slices in index):
-        return tensor[tuple(single for single, in index)]
-    for dim, slices in enumerate(index):
-        before = (slice(None), ) * dim
-        tensor = torch.cat([tensor[(*before, each)] for each in slices], dim)
-    return tensor
+@lru_cache(maxsize=None)
+def _view_of(
+    index: _Index
+) -> Tuple[Tuple[slice, ...], Tuple[Tuple[int, Tuple[slice, ...]], ...]]:
+    """What of a slice is a view, and along which dimensions it is not."""
+    slices = tuple(map(slices_of, index))
+    view = tuple(each[0] if len(each) == 1 else slice(None) for each in slices)
+    return view, tuple(
+        (dim, each) for dim, each in enumerate(slices) if len(each) > 1)
 
 
+@lru_cache(maxsize=None)
 def _blocks(
-        index: _Index
-) -> Iterator[Tuple[Tuple[slice, ...], Tuple[slice, ...]]]:
+        index: _Index) -> List[Tuple[Tuple[slice, ...], Tuple[slice, ...]]]:
     """Where each block of a slice lies, in the whole and in the slice."""
-    for block in product(*map(_placed, index)):
-        there, here = zip(*block)
-        yield there, here
+    return [
+        tuple(zip(*block))
+        for block in product(*(map(_placed, map(slices_of, index))))
+    ]
 
 
 def _placed(slices: Tuple[slice, ...]) -> Iterator[Tuple[slice, slice]]:
