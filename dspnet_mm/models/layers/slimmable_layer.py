@@ -228,12 +228,11 @@ def _view_of(
 
 @lru_cache(maxsize=None)
 def _blocks(
-        index: _Index) -> List[Tuple[Tuple[slice, ...], Tuple[slice, ...]]]:
+        index: _Index) -> Tuple[Tuple[Tuple[slice, ...], ...], ...]:
     """Where each block of a slice lies, in the whole and in the slice."""
-    return [
+    return tuple(
         tuple(zip(*block))
-        for block in product(*(map(_placed, map(slices_of, index))))
-    ]
+        for block in product(*map(_placed, map(slices_of, index))))
 
 
 def _placed(slices: Tuple[slice, ...]) -> Iterator[Tuple[slice, slice]]:
