@@ -227,8 +227,7 @@ def _view_of(
 
 
 @lru_cache(maxsize=None)
-def _blocks(
-        index: _Index) -> Tuple[Tuple[Tuple[slice, ...], ...], ...]:
+def _blocks(index: _Index) -> Tuple[Tuple[Tuple[slice, ...], ...], ...]:
     """Where each block of a slice lies, in the whole and in the slice."""
     return tuple(
         tuple(zip(*block))
