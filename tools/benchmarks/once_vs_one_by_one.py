@@ -543,7 +543,9 @@ def compare(args: argparse.Namespace, method: str,
             way: [each._asdict() for each in of_seeds]
             for way, of_seeds in by_way.items()
         },
-        settings=settings,
+        # In this order, whichever was chosen first.
+        settings={way: settings[way]
+                  for way in by_way},
         budget=sides.budget._asdict(),
         seeds=args.seeds,
         setting_seed=SETTING_SEED,

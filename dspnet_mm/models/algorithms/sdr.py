@@ -187,20 +187,18 @@ class SDR(DSPNet):
     @torch.no_grad()
     def update_target(self) -> None:
         """Move the target's sub-network that was trained, and the unified."""
-        trained, = self.sample_subnets()
+        # All of them are activated by :meth:`train_step`.
         online = (self.backbone, self.neck)
-        with activate(trained, *online, *self.target_net):
+        torch._foreach_lerp_(
+            *([
+                view for network in networks
+                for view in network.active_views()
+            ] for networks in (self.target_net, online)), 1 - self.momentum)
+        if self.levels:
+            # They are of one size, and perhaps of different channels.
             torch._foreach_lerp_(
                 *([
-                    view for network in networks
-                    for view in network.active_views()
-                ] for networks in (self.target_net, online)),
+                    tensor for network in networks
+                    for tensor in network.active_weights()
+                ] for networks in (self.unified_net, online)),
                 1 - self.momentum)
-            if self.levels:
-                # They are of one size, and perhaps of different channels.
-                torch._foreach_lerp_(
-                    *([
-                        tensor for network in networks
-                        for tensor in network.active_weights()
-                    ] for networks in (self.unified_net, online)),
-                    1 - self.momentum)
