@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import accumulate
+from itertools import accumulate, chain
 from statistics import mean, stdev
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -29,12 +29,12 @@ from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
 from trials import (METRICS, SECONDS, SETTING_SEED, Data, Job, Setting,
                     add_trial_options, check_trial_options, choose_setting,
-                    run_groups, say, workers)
+                    run_groups, run_jobs, say, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
-from dspnet_mm.files import check_writable, whole_file, write_json
+from dspnet_mm.files import RESULT, check_writable, whole_file, write_json
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
 from dspnet_mm.versions import versions
@@ -234,18 +234,26 @@ class Sides:
                 job(base, alone_cfg(model, self.family, value), subnet)
                 for subnet, value in self.family.desired.items()
             ]
-        teacher = self.jobs('byol', self.best['byol'], seed)[0]
+        teacher = self.teacher(seed)
         smaller = list(self.family.desired)[1:]
         return [
             job(base, self._seed_cfg(model, teacher, subnet), subnet)
             for subnet in smaller
         ]
 
+    def teacher(self, seed: int) -> Job:
+        """What SEED's networks learn from: the largest, trained by BYOL."""
+        return self.jobs('byol', self.best['byol'], seed)[0]
+
+    def checkpoint(self, job: Job) -> str:
+        """Where a training leaves its last checkpoint."""
+        epochs = job.cfg.train_cfg.max_epochs
+        return os.path.join(self.folder, job.folder, f'epoch_{epochs}.pth')
+
     def _seed_cfg(self, model: dict, teacher: Job, subnet: str) -> dict:
         """The config that distills a sub-network's plain network."""
         copied = ('family', 'data_preprocessor', 'backbone', 'neck')
         byol = teacher.cfg.model.to_dict()
-        epochs = teacher.cfg.train_cfg.max_epochs
         return dict({key: model[key]
                      for key in copied},
                     type='SEED',
@@ -257,8 +265,7 @@ class Sides:
                     teacher=dict(
                         backbone=byol['backbone'],
                         neck=byol['neck'],
-                        checkpoint=os.path.join(self.folder, teacher.folder,
-                                                f'epoch_{epochs}.pth')))
+                        checkpoint=self.checkpoint(teacher)))
 
 
 class Outcome(NamedTuple):
@@ -296,6 +303,47 @@ def run_all(groups: Sequence[List[Job]], folder: str,
     return [
         Outcome.of(results) for results in run_groups(groups, folder, pool)
     ]
+
+
+def run_sides(sides: Sides, trainings: Sequence[Tuple[str, Setting, int]],
+              pool: ProcessPoolExecutor) -> List[Outcome]:
+    """The outcome of each way with a setting and a seed."""
+    groups = [sides.jobs(*each) for each in trainings]
+    restore_teachers(sides,
+                     {seed
+                      for way, _, seed in trainings if way == 'seed'},
+                     list(chain(*groups)), pool)
+    return run_all(groups, sides.folder, pool)
+
+
+def restore_teachers(sides: Sides, seeds: Iterable[int], jobs: List[Job],
+                     pool: ProcessPoolExecutor) -> None:
+    """Train teachers again whose checkpoints are wanted and missing.
+
+    A result that was copied from elsewhere comes without one.
+
+    Args:
+        sides (Sides): Both sides.
+        seeds (Iterable[int]): Those that SEED is trained for.
+        jobs (list[Job]): All that is trained. What is finished wants no
+            teacher.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+    """
+    wanted = {
+        job.cfg.model.teacher.checkpoint
+        for job in jobs
+        if job.cfg.model.type == 'SEED' and not job.finished(sides.folder)
+    }
+    lost = []
+    for seed in seeds:
+        teacher = sides.teacher(seed)
+        checkpoint = sides.checkpoint(teacher)
+        if checkpoint in wanted and not os.path.exists(checkpoint):
+            say(f'{teacher.name} is trained again: its checkpoint is missing')
+            os.remove(os.path.join(os.path.dirname(checkpoint), RESULT))
+            lost.append(teacher)
+    if lost:
+        run_jobs(lost, sides.folder, pool)
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -461,9 +509,8 @@ def choose(sides: Sides, way: str,
     """The best setting of a way, see :func:`choose_setting`."""
 
     def accuracies(settings: List[Setting]) -> List[float]:
-        outcomes = run_all(
-            [sides.jobs(way, setting, SETTING_SEED) for setting in settings],
-            sides.folder, pool)
+        outcomes = run_sides(sides, [(way, setting, SETTING_SEED)
+                                     for setting in settings], pool)
         return [outcome.mean('knn', 'linear') for outcome in outcomes]
 
     # SEED's teacher is frozen.
@@ -503,10 +550,8 @@ def compare(args: argparse.Namespace, method: str,
             say(f'{METHODS[way]}: seeds {", ".join(map(str, args.seeds))} '
                 f'with {sides.best[way]}')
         outcomes = iter(
-            run_all([
-                sides.jobs(way, sides.best[way], seed) for way in ways
-                for seed in args.seeds
-            ], sides.folder, pool))
+            run_sides(sides, [(way, sides.best[way], seed) for way in ways
+                              for seed in args.seeds], pool))
         by_way.update(
             {way: [next(outcomes) for _ in args.seeds]
              for way in ways})

@@ -217,6 +217,10 @@ class Job(NamedTuple):
         digest = hashlib.sha256(everything.encode()).hexdigest()
         return f'{self.name}-{digest[:12]}'
 
+    def finished(self, folder: str) -> bool:
+        """Whether its result is kept in its own folder in this one."""
+        return os.path.exists(os.path.join(folder, self.folder, RESULT))
+
 
 @HOOKS.register_module()
 class CostHook(Hook):
@@ -455,9 +459,7 @@ def run_jobs(jobs: List[Job], folder: str,
     Returns:
         list[dict]: The result of each, see :func:`run_job`.
     """
-    kept = sum(
-        os.path.exists(os.path.join(folder, job.folder, RESULT))
-        for job in jobs)
+    kept = sum(job.finished(folder) for job in jobs)
     begin = time.monotonic()
     futures = [pool.submit(run_job, job, folder) for job in jobs]
     names = dict(zip(futures, (job.name for job in jobs)))
