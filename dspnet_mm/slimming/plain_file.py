@@ -17,8 +17,17 @@ from .slim import build_plain_backbone
 INDEX_NAME = 'subnets.json'
 # The largest absolute difference that a file may make to outputs, in float32.
 TOLERANCE = 1e-5
-# What a file may have us build.
-_PLAIN_TYPES = ('ResNet', 'SlimResNet')
+# What a file may have us build, and with which arguments: what export_subnets
+# writes. Others are configs, e.g. init_cfg, and MMEngine's registry imports
+# and calls whatever a config names.
+_BACKBONE_KEYS = {
+    name: ('type', *keys, 'in_channels', 'zero_init_residual')
+    for name, keys in dict(
+        ResNet=('depth', 'stem_channels', 'base_channels'),
+        SlimResNet=('block', 'inner_channels', 'depths', 'stem')).items()
+}
+# They become arguments of a data preprocessor.
+_IMAGE_FORMAT_KEYS = ('mean', 'std', 'bgr_to_rgb')
 
 
 @dataclass(frozen=True)
@@ -77,14 +86,18 @@ def load_plain(path: str, out_indices: Sequence[int] = (3, )) -> PlainNetwork:
         PlainNetwork: The network, on the CPU.
 
     Raises:
-        InputError: If the file is not one that was exported.
+        InputError: If the file is not one that was exported, or asks for
+            more than such a file does.
     """
     checkpoint = load_checkpoint(path)
     meta = checkpoint.get('meta') or {}
     cfg = meta.get('backbone')
-    if not isinstance(cfg, dict) or cfg.get('type') not in _PLAIN_TYPES:
+    if not isinstance(cfg, dict) or cfg.get('type') not in [*_BACKBONE_KEYS]:
         raise InputError(f'{path} was not written by slim_export.py: its meta '
                          'has no plain backbone. Export the checkpoint first')
+    for part, keys in (('backbone', _BACKBONE_KEYS[cfg['type']]),
+                       ('image_format', _IMAGE_FORMAT_KEYS)):
+        _check_part(path, part, meta.get(part), keys)
     try:
         backbone = build_plain_backbone(
             dict(cfg, out_indices=tuple(out_indices)))
@@ -96,6 +109,25 @@ def load_plain(path: str, out_indices: Sequence[int] = (3, )) -> PlainNetwork:
                          'again')
     backbone.eval()
     return PlainNetwork(backbone, meta)
+
+
+def _check_part(path: str, part: str, values: Any,
+                keys: Sequence[str]) -> None:
+    """Refuse a part of the meta that could have anything else built."""
+    remedy = 'nothing of it was built. Export the checkpoint again'
+    if not isinstance(values, dict):
+        raise InputError(f'{path}: {part} of its meta is no dict; {remedy}')
+    for key, value in values.items():
+        if key not in keys:
+            raise InputError(f'{path}: {part}.{key} is not allowed, allowed '
+                             f'are {", ".join(keys)}; {remedy}')
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if not all(
+                isinstance(item, (bool, int, float, str, type(None)))
+                for item in items):
+            raise InputError(f'{path}: {part}.{key} is not allowed to be '
+                             f'{str(value)[:99]!r}, allowed are plain values '
+                             f'and lists of them; {remedy}')
 
 
 def read_index(folder: str, missing_ok: bool = False) -> List[dict]:
