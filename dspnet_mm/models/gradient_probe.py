@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from contextlib import contextmanager
 from itertools import combinations
-from typing import Dict, Iterator, Sequence
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -20,11 +20,35 @@ class GradientProbe:
         self._parameters = parameters
         self._supernet = supernet
         self._gradients: Dict[str, torch.Tensor] = {}
+        self._left_out: Dict[torch.Tensor, torch.Tensor] = {}
 
-    def _present(self) -> torch.Tensor:
-        return torch.cat([(torch.zeros_like(parameter) if parameter.grad
-                           is None else parameter.grad).flatten()
-                          for parameter in self._parameters])
+    def leave_out(self,
+                  parameters: Iterable[torch.Tensor]) -> List[torch.Tensor]:
+        """Do not look at a term's gradient in the next backward pass.
+
+        For weight decay in the loss: all parameters have it, whichever
+        sub-network is active. Were it given a backward pass of its own, the
+        sum of the gradients would be rounded otherwise.
+
+        Args:
+            parameters (Iterable[Tensor]): The term's.
+
+        Returns:
+            list[Tensor]: Views of them, to compute the term from.
+        """
+        for parameter in parameters:
+            view = self._left_out[parameter] = parameter.view_as(parameter)
+            if view.requires_grad:
+                view.retain_grad()
+        return list(self._left_out.values())
+
+    def _flat(self,
+              gradients: Iterable[Optional[torch.Tensor]]) -> torch.Tensor:
+        return torch.cat([
+            (torch.zeros_like(parameter)
+             if gradient is None else gradient).flatten()
+            for parameter, gradient in zip(self._parameters, gradients)
+        ])
 
     @contextmanager
     def watch(self, label: str) -> Iterator[None]:
@@ -33,9 +57,16 @@ class GradientProbe:
         Args:
             label (str): What it is called; those of one name are added.
         """
-        before = self._present()
+        before = self._flat(parameter.grad for parameter in self._parameters)
         yield
-        added = self._present() - before
+        if self._left_out:
+            # As the backward pass adds it up, so that exactly nothing is left
+            # where the sub-network has no part.
+            before = before + self._flat(self._left_out[parameter].grad
+                                         for parameter in self._parameters)
+            self._left_out.clear()
+        present = self._flat(parameter.grad for parameter in self._parameters)
+        added = present - before
         if label in self._gradients:
             added = added + self._gradients[label]
         self._gradients[label] = added

@@ -39,7 +39,8 @@ class SandwichSampler:
             (arXiv 2303.06870). Defaults to 'smallest'.
 
     Raises:
-        InputError: If an argument is out of its range.
+        InputError: If an argument is out of its range, or the family's
+            sub-networks have groups of channels.
     """
 
     def __init__(self,
@@ -48,6 +49,11 @@ class SandwichSampler:
                  desired_prob: float = 0.5,
                  uniform: bool = False,
                  smallest: str = 'smallest') -> None:
+        if isinstance(family, GroupedResNetFamily):
+            raise InputError(
+                'SandwichSampler draws widths and depths, but the '
+                f'sub-networks of {type(family).__name__} differ in groups of '
+                'channels: set model.sampler.type=ClusterSampler')
         if num_random < 0:
             raise InputError(f'num_random={num_random} is not allowed: give '
                              '0 or more')
@@ -114,7 +120,10 @@ class SandwichSampler:
 
 @TASK_UTILS.register_module()
 class AllDesiredSampler:
-    """All desired networks in every iteration, in the family's order.
+    """All desired networks in every iteration.
+
+    The supernet is the first, where it is desired, since others may learn
+    from its outputs; the family's order is that of the rest.
 
     Args:
         family (ResNetFamily): The family of sub-networks.
@@ -122,14 +131,15 @@ class AllDesiredSampler:
     draws_only_desired = True
 
     def __init__(self, family: ResNetFamily) -> None:
-        self.family = family
+        self.subnets = sorted(
+            family.desired.values(), key=lambda subnet: subnet != family.full)
 
     def __call__(self,
                  iteration: int,
                  seed: int,
                  progress: float = 0.) -> List[Subnet]:
         """See :meth:`SandwichSampler.__call__`."""
-        return list(self.family.desired.values())
+        return list(self.subnets)
 
 
 @TASK_UTILS.register_module()

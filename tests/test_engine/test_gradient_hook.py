@@ -56,28 +56,41 @@ def test_the_figures_are_those_of_the_gradients():
             cosine_large_small=cosine))
 
 
-@pytest.mark.parametrize('each', [True, False])
-def test_it_sees_each_subnets_gradient_and_changes_nothing(each):
-    states, figures = [], []
-    for probed in (False, True):
-        torch.manual_seed(0)
-        model = MODELS.build(
-            model_cfg(
-                sampler=dict(type='AllDesiredSampler'), step_each_subnet=each))
-        probe = GradientProbe(list(model.backbone.parameters()), 'large')
-        model.gradient_probe = probe if probed else None
-        generator = torch.Generator().manual_seed(1)
-        data = dict(
-            inputs=[
-                torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2)
-            ],
-            data_samples=[SelfSupDataSample() for _ in range(4)])
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        model.train_step(data, OptimWrapper(optimizer))
-        states.append(model.state_dict())
-        figures = probe.summary() if probed else []
-    for key, tensor in states[0].items():
-        assert torch.equal(tensor, states[1][key]), key
+def step(probed=True, iterations=1, lr=0.1, **kwargs):
+    """Make a step of the optimizer: the state, and what was seen."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        model_cfg(sampler=dict(type='AllDesiredSampler'), **kwargs))
+    probe = GradientProbe(list(model.backbone.parameters()), 'large')
+    model.gradient_probe = probe if probed else None
+    generator = torch.Generator().manual_seed(1)
+    wrapper = OptimWrapper(
+        torch.optim.SGD(model.parameters(), lr=lr),
+        accumulative_counts=iterations)
+    for _ in range(iterations):
+        inputs = [
+            torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2)
+        ]
+        samples = [SelfSupDataSample() for _ in range(4)]
+        model.train_step(dict(inputs=inputs, data_samples=samples), wrapper)
+    assert wrapper.inner_count == iterations
+    return model.state_dict(), probe.summary()
+
+
+WAYS = [
+    dict(step_each_subnet=True),
+    dict(step_each_subnet=False),
+    dict(step_each_subnet=False, iterations=2)
+]
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('group_decay', [0., 0.01])
+def test_it_sees_each_subnets_gradient_and_changes_nothing(way, group_decay):
+    alone, _ = step(False, group_decay=group_decay, **way)
+    state, figures = step(group_decay=group_decay, **way)
+    for key, tensor in alone.items():
+        assert torch.equal(tensor, state[key]), key
     assert set(figures) == {
         'imbalance_middle', 'imbalance_tiny', 'cosine_large_middle',
         'cosine_large_tiny', 'cosine_middle_tiny'
@@ -85,6 +98,34 @@ def test_it_sees_each_subnets_gradient_and_changes_nothing(each):
     assert figures['imbalance_tiny'] > 0
     assert all(-1 <= value <= 1 for name, value in figures.items()
                if 'cos' in name)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_it_does_not_see_decay(way):
+    """Which all parameters have, also those of other sub-networks."""
+    # At a standstill, else decay would change what is seen next.
+    (_, without), (_, decayed) = (
+        step(lr=0., group_decay=decay, **way) for decay in (0., 0.5))
+    assert decayed == pytest.approx(without, rel=1e-3)
+
+
+def test_what_is_left_out_cancels_behind_earlier_gradients():
+    """To exactly nothing, where it is all that is added."""
+    generator = torch.Generator().manual_seed(0)
+    weight, earlier = torch.randn(2, 8, 8, 3, 3, generator=generator)
+    weight.requires_grad_()
+    seen = []
+    for decay in (0., 0.1):
+        weight.grad = earlier.clone()
+        probe = GradientProbe([weight], 'large')
+        for label, part in (('large', weight), ('small', weight[:4])):
+            decayed, = probe.leave_out([weight])
+            with probe.watch(label):
+                loss = part.pow(3).sum() + decay * decayed.square().sum()
+                loss.backward()
+        seen.append(probe.summary())
+    assert seen[0]['imbalance_small'] > 1.5
+    assert seen[1] == pytest.approx(seen[0], rel=1e-3)
 
 
 def test_a_run_records_them(tmp_path):

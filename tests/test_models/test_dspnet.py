@@ -133,7 +133,12 @@ def test_a_step_for_each_subnet_is_a_step_after_the_other(follow_each_step):
         ours.train_step(data, sgd(ours, accumulative_counts=2))
 
 
-def test_decay_falls_with_the_group_of_channels():
+@pytest.mark.parametrize('iteration, slope', [(0, 0.), (5, 0.05)])
+def test_decay_falls_with_the_group_of_channels(iteration, slope):
+    """From the start of the training to its half, more and more."""
+    info = MessageHub.get_current_instance()
+    info.update_info('max_iters', 10)
+    info.update_info('iter', iteration)
     data = batch()
     shared = dict(
         sampler=dict(type='AllDesiredSampler'), step_each_subnet=False)
@@ -151,10 +156,12 @@ def test_decay_falls_with_the_group_of_channels():
         model.train_step(copy.deepcopy(data), wrapper)
     none, grouped, usual = (
         model.backbone.layer4[0].conv1.weight for model in models)
-    # The groups part over the first half of the training: here, not yet.
     of_channel = ((grouped - none) / (usual - none)).detach()
     for channel in range(len(before)):
-        assert of_channel[channel].median() == pytest.approx(1, rel=1e-3)
+        # Eight groups of eight channels.
+        expected = 1 - slope * (channel // 8)
+        found = of_channel[channel].median()
+        assert found == pytest.approx(expected, rel=1e-3)
     with pytest.raises(InputError, match='switchable_bn=False'):
         build(**shared, group_decay=0.5, switchable_bn=True)
 
@@ -235,6 +242,25 @@ def test_the_target_may_be_a_desired_network_until_a_part_is_done():
             for ours, theirs in zip(model.compute_targets(views), expected):
                 torch.testing.assert_close(ours, theirs)
     assert model.target_net[0].active_subnet == model.family.full
+
+
+@pytest.mark.parametrize('target', [
+    'smallest',
+    [dict(subnet='largest', until=0.5),
+     dict(subnet='smallest', until=1)],
+])
+def test_a_target_without_batch_norms_of_its_own_is_refused(target):
+    """At once, not when its phase begins."""
+    shared = dict(
+        target=target,
+        switchable_bn=True,
+        sampler=dict(type='AllDesiredSampler'))
+    # Here 'tiny' is the smallest.
+    build(**shared)
+    family = dict(model_cfg()['family'], min_widths=0.125)
+    with pytest.raises(
+            InputError, match="'smallest'.*'largest', 'median', 'same', 'lar"):
+        build(family=family, **shared)
 
 
 def test_small_subnets_may_predict_what_the_supernet_predicts():

@@ -6,6 +6,7 @@ import pytest
 from conftest import make_family
 
 from dspnet_mm import InputError
+from dspnet_mm.grouped_family import GroupedResNetFamily
 from dspnet_mm.models import (AllDesiredSampler, FixedSampler, PhasedSampler,
                               SandwichSampler)
 
@@ -74,6 +75,16 @@ def test_all_and_fixed():
     assert FixedSampler(family, 'tiny')(3, 0) == [family['tiny']]
 
 
+def test_of_all_the_supernet_is_the_first():
+    tiny = dict(name='tiny', widths=0.25, depths=1)
+    middle = dict(name='middle', widths=0.5)
+    family = make_family(desired=[tiny, dict(name='large'), middle])
+    expected = [family[name] for name in ('large', 'tiny', 'middle')]
+    assert AllDesiredSampler(family)(3, 0) == expected
+    without = make_family(desired=[tiny, middle])
+    assert AllDesiredSampler(without)(3, 0) == [*without.desired.values()]
+
+
 def test_nothing_smaller_than_the_smallest_is_drawn():
     family = make_family(desired=[
         dict(name='a'),
@@ -125,3 +136,7 @@ def test_wrong_arguments_are_refused_naming_the_allowed():
         SandwichSampler(family, desired_prob=1.5)
     with pytest.raises(InputError, match='large.*middle.*tiny'):
         FixedSampler(family, 'huge')
+    # What it draws would have other channels than asked for.
+    grouped = GroupedResNetFamily(18, 12, 4, num_groups=2, stem='small')
+    with pytest.raises(InputError, match='sampler.type=ClusterSampler'):
+        SandwichSampler(grouped)

@@ -237,6 +237,7 @@ def test_a_batch_of_no_one_cluster_is_refused(samples):
 
 @pytest.mark.parametrize('settings, complaint', [
     (dict(sampler=dict(type='SandwichSampler')), 'sampler.type=ClusterSamp'),
+    (dict(sampler=dict(type='AllDesiredSampler')), 'sampler.type=ClusterSa'),
     (dict(family=model_cfg()['family']), 'type=GroupedResNetFamily'),
     (dict(distillation_weight=1.5), r'1.5.*\[0, 1\]'),
     (dict(target='same'), 'takes no target'),

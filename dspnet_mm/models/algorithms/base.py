@@ -275,7 +275,7 @@ class SupernetAlgorithm(BaseModel):
             raise InputError(
                 'distillation from the online supernet needs it before all '
                 'other sub-networks of an iteration: use a sampler that draws '
-                'it first, as SandwichSampler does')
+                'it first, as AllDesiredSampler and SandwichSampler do')
         return self._supernet_outputs
 
     def sample_subnets(self) -> List[Subnet]:
@@ -407,10 +407,13 @@ class SupernetAlgorithm(BaseModel):
                 # a step counts as one.
                 if passes:
                     optim_wrapper._inner_count -= 1
-                if self.group_decay and (self.step_each_subnet or not passes):
-                    weighted = weighted + self.group_decay * group_penalty(
-                        self.parameters(), self.progress)
                 probe = self.gradient_probe
+                if self.group_decay and (self.step_each_subnet or not passes):
+                    decayed = self.parameters()
+                    if probe:
+                        decayed = probe.leave_out(decayed)
+                    weighted = weighted + self.group_decay * group_penalty(
+                        decayed, self.progress)
                 with probe.watch(label) if probe else nullcontext():
                     optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
                 if self.average_gradients:

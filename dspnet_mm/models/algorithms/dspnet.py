@@ -59,7 +59,8 @@ class DSPNet(SupernetAlgorithm):
 
     Raises:
         InputError: If ``target``, ``distillation`` or ``predictor_warmup``
-            is not one of these.
+            is not one of these, or a target has no batch norms of its own
+            where these are switchable.
     """
     method = 'dspnet'
 
@@ -83,6 +84,18 @@ class DSPNet(SupernetAlgorithm):
                 if value not in allowed:
                     raise InputError(f'{name}={value!r} is not allowed: give '
                                      f'{", ".join(map(repr, allowed))}')
+        if self.backbone.switchable_bn:
+            desired = self.family.desired
+            private = [
+                name for name in targets
+                if name == 'same' or self.family[name] in desired.values()
+            ]
+            for value in self.targets.values:
+                if value not in private:
+                    raise InputError(
+                        f'target={value!r} has no batch norms of its own, as '
+                        'it is no desired network: with switchable_bn give '
+                        f'{", ".join(map(repr, private))}')
         if not 0 <= predictor_warmup < 1:
             raise InputError(f'predictor_warmup={predictor_warmup} is not '
                              'allowed: give a part of the training, in [0, 1)')
