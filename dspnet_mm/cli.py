@@ -22,9 +22,9 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(2 if isinstance(error, InputError) else 1)
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
-        print(
-            f'error: {where}{error.strerror}; nothing was written',
-            file=sys.stderr)
+        # Who raises one with a message alone, as PIL does, sets no strerror.
+        reason = error.strerror or str(error) or type(error).__name__
+        print(f'error: {where}{" ".join(reason.split())}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('stopped', file=sys.stderr)

@@ -16,8 +16,9 @@ class ImageFolder(PretrainDataset):
     """All images below a folder, without labels.
 
     How they are distributed over sub-folders does not matter; hidden ones are
-    passed over. (For labels, MMClassification's CustomDataset reads a folder
-    per class.)
+    passed over. Links to folders are followed, except for those back to a
+    folder on the way to them. (For labels, MMClassification's CustomDataset
+    reads a folder per class.)
 
     Args:
         data_root (str): The folder.
@@ -40,9 +41,20 @@ class ImageFolder(PretrainDataset):
     def load_data_list(self) -> List[dict]:
         """See MMEngine's BaseDataset."""
         paths, empty = [], []
-        for folder, folders, names in os.walk(self.data_root):
+        # By folder to enter, where it and those on the way to it really are.
+        root = os.fspath(self.data_root)
+        ways = {root: (os.path.realpath(root), )}
+        for folder, folders, names in os.walk(root, followlinks=True):
+            way = ways.pop(folder)
             # Hidden ones are not the user's, e.g. macOS's and Jupyter's.
-            folders[:] = [name for name in folders if name[0] != '.']
+            real = {
+                name: os.path.realpath(os.path.join(folder, name))
+                for name in folders if name[0] != '.'
+            }
+            # Else a link back would be followed without end.
+            folders[:] = [name for name in real if real[name] not in way]
+            for name in folders:
+                ways[os.path.join(folder, name)] = (*way, real[name])
             images = [
                 os.path.join(folder, name) for name in names
                 if name.lower().endswith(EXTENSIONS) and name[0] != '.'

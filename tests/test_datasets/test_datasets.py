@@ -1,4 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -50,13 +52,17 @@ def test_the_folds_test_on_each_digit_once():
         DATASETS.build(dict(type='EmbeddedDigits', fold=3))
 
 
-def test_an_image_folder_is_read_to_its_depths(tmp_path):
+def write_images(folder, *names):
     image = np.zeros((4, 4, 3), np.uint8)
-    for name in ('b.png', 'a/x.JPG', 'a/b/c/y.bmp'):
-        path = tmp_path / name
+    for name in names:
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path.with_suffix('.png')), image)
         path.with_suffix('.png').rename(path)
+
+
+def test_an_image_folder_is_read_to_its_depths(tmp_path):
+    write_images(tmp_path, 'b.png', 'a/x.JPG', 'a/b/c/y.bmp')
     (tmp_path / 'a' / 'notes.txt').write_text('no image')
     dataset = DATASETS.build(
         dict(
@@ -72,3 +78,43 @@ def test_a_folder_without_images_is_refused(tmp_path):
         DATASETS.build(dict(type='ImageFolder', data_root='nowhere'))
     with pytest.raises(InputError, match='holds no image.*png'):
         DATASETS.build(dict(type='ImageFolder', data_root=str(tmp_path)))
+
+
+def names_in(folder):
+    dataset = DATASETS.build(
+        dict(type='ImageFolder', data_root=str(folder), pipeline=[]))
+    return [dataset.name_of(index) for index in range(len(dataset))]
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write_images(tmp_path / 'images', 'a/x.png', 'b.png', 'z/y.png')
+    write_images(tmp_path / 'elsewhere', '1.png', 'deep/2.png')
+    assert names_in(tmp_path / 'images') == ['a/x.png', 'b.png', 'z/y.png']
+    os.symlink(tmp_path / 'elsewhere', tmp_path / 'images' / 'linked')
+    linked = [
+        'a/x.png', 'b.png', 'linked/1.png', 'linked/deep/2.png', 'z/y.png'
+    ]
+    assert names_in(tmp_path / 'images') == linked
+    os.symlink(tmp_path / 'images', tmp_path / 'root')
+    assert names_in(tmp_path / 'root') == linked
+    # Not the user's, wherever they lead.
+    os.symlink(tmp_path / 'elsewhere', tmp_path / 'images' / '.cache')
+    assert names_in(tmp_path / 'images') == linked
+    (tmp_path / 'nothing').mkdir()
+    os.symlink(tmp_path / 'nothing', tmp_path / 'images' / 'void')
+    with pytest.raises(InputError, match='void holds no image'):
+        names_in(tmp_path / 'images')
+
+
+def test_links_back_are_not_followed(tmp_path):
+    write_images(tmp_path / 'images', 'a/x.png', 'a/deep/y.png', 'b/z.png')
+    before = names_in(tmp_path / 'images')
+    os.symlink('..', tmp_path / 'images' / 'a' / 'up')
+    os.symlink('.', tmp_path / 'images' / 'b' / 'same')
+    assert names_in(tmp_path / 'images') == before
+    # Of a folder above, all but where one has come from.
+    os.symlink(tmp_path, tmp_path / 'images' / 'b' / 'above')
+    write_images(tmp_path, 'other.png')
+    assert names_in(tmp_path / 'images') == [
+        'a/deep/y.png', 'a/x.png', 'b/above/other.png', 'b/z.png'
+    ]

@@ -138,3 +138,16 @@ def test_what_cannot_be_used_is_refused_before_training(tmp_path):
     with pytest.raises(InputError, match='not on a local disk'):
         train(cfg)
     assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_what_is_elsewhere_is_not_loaded(tmp_path, resume):
+    cfg = digits_cfg(
+        tmp_path, resume=resume, load_from='https://localhost/epoch_1.pth')
+    with pytest.raises(InputError, match='epoch_1.pth.*download it first'):
+        train(cfg)
+    # What a run goes on from need not be named.
+    (tmp_path / 'last_checkpoint').write_text('s3://bucket/epoch_1.pth')
+    with pytest.raises(InputError, match='s3:.*download it first'):
+        train(digits_cfg(tmp_path, resume=True))
+    assert not list(tmp_path.glob('*.pth'))

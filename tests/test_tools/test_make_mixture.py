@@ -92,3 +92,28 @@ def test_bad_input_is_refused(sources, change, args, complaint):
     assert re.search(complaint, done.stderr.splitlines()[-1])
     left = [name for name in os.listdir(sources) if 'mixture' in name]
     assert not left or not os.listdir(sources / 'mixture')
+
+
+@pytest.mark.parametrize(
+    'pattern', ['cifar10/train/cat/*.png', 'bccd/JPEGImages/trainval*.jpg'])
+@pytest.mark.parametrize('damage', ['truncated', 'no image'])
+def test_an_image_that_cannot_be_decoded_is_named(sources, pattern, damage):
+    for path in sources.glob(pattern):
+        content = path.read_bytes()
+        path.write_bytes(content[:len(content) //
+                                 2] if damage == 'truncated' else b'no image')
+    done = make(sources)
+    assert done.returncode == 2
+    line, = done.stderr.splitlines()
+    assert re.match(
+        rf'error: {sources}/{pattern.replace("*", "[0-9]")} cannot be used '
+        r'as an image \(', line)
+    assert not (sources / 'mixture').exists()
+
+
+def test_an_image_that_is_missing_is_named(sources):
+    path = sources / 'bccd' / 'JPEGImages' / 'test0.jpg'
+    path.unlink()
+    done = make(sources)
+    assert done.returncode == 2
+    assert done.stderr == f'error: {path}: No such file or directory\n'

@@ -20,7 +20,7 @@ from PIL import Image
 
 import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import markdown_table, run
-from dspnet_mm.datasets import EmbeddedDigits
+from dspnet_mm.datasets import EmbeddedDigits, UnreadableImage
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import whole_folder, write_json
 from dspnet_mm.versions import versions
@@ -60,10 +60,21 @@ class Picture(NamedTuple):
     box: tuple = None
 
     def load(self) -> Image.Image:
-        """The image at the size of all."""
-        image = Image.open(self.path) if self.path else Image.fromarray(
-            self.pixels)
-        image = image.convert('RGB')
+        """The image at the size of all.
+
+        Raises:
+            UnreadableImage: If its file cannot be decoded.
+        """
+        try:
+            image = Image.open(self.path) if self.path else Image.fromarray(
+                self.pixels)
+            image = image.convert('RGB')
+        except Exception as error:
+            # The system's errors name the file, PIL's do not.
+            if getattr(error, 'filename', None):
+                raise
+            reason = str(error).strip().split('\n')[0]
+            raise UnreadableImage(self.path, reason or type(error).__name__)
         if self.box:
             image = image.crop(self.box)
         return image.resize((_SIZE, _SIZE), Image.BICUBIC)

@@ -26,8 +26,9 @@ class AtomicCheckpointHook(CheckpointHook):
     A checkpoint is written under a temporary name and renamed, and only then
     the oldest one goes: at each moment there is a complete one to resume
     from. MMEngine's own hook removes the old one first. What is loaded, to be
-    resumed or not, goes through :func:`dspnet_mm.checkpoint.load_checkpoint`
-    before, which runs nothing that is not on a list.
+    resumed or not, lies on a local disk and goes through
+    :func:`dspnet_mm.checkpoint.load_checkpoint` before, which runs nothing
+    that is not on a list.
 
     While steps are skipped because something is not finite, nothing is saved:
     the weights may be ruined, and the last good checkpoint stays the last.
@@ -41,7 +42,7 @@ class AtomicCheckpointHook(CheckpointHook):
     Raises:
         InputError: If checkpoints would be saved between two steps of
             gradient accumulation, or on anything but a local disk, or
-            what to resume from is no checkpoint.
+            what to load is no checkpoint or lies elsewhere.
         OSError: If there is no space; what was saved before is still there.
     """
 
@@ -50,8 +51,13 @@ class AtomicCheckpointHook(CheckpointHook):
         path = runner._load_from
         if runner._resume and path is None:
             path = find_latest_checkpoint(runner.work_dir)
-        if path is not None and '://' not in path:
-            load_checkpoint(path)
+        if path is None:
+            return
+        # MMEngine would download it, and run what it holds.
+        if '://' in path:
+            raise InputError(f'load_from={path!r} is not on a local disk: '
+                             'download it first, and give the file')
+        load_checkpoint(path)
 
     def before_train(self, runner: Runner) -> None:
         """Check where and when checkpoints will be saved."""
