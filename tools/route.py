@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -34,6 +35,8 @@ from dspnet_mm.slimming.plain_file import INDEX_NAME, read_index
 from dspnet_mm.versions import versions
 
 RANKING_NAME = 'ranking.json'
+# What it is called until its best network is there, too.
+_NEW_RANKING_NAME = 'ranking-new.json'
 _CALIBRATION_IMAGES = 1024
 _K = 20
 
@@ -131,13 +134,10 @@ class Checkpoint:
         cfg.train_dataloader.dataset = task.dataset
         export_subnets(
             cfg,
-            self.checkpoint,
-            {name: self.model.family.desired[name]},
+            self.checkpoint, {name: self.model.family.desired[name]},
             out,
             seed=self.seed,
-            device=self.device,
-            # Looked at before the work.
-            force=True)
+            device=self.device)
 
 
 class Exports:
@@ -176,7 +176,6 @@ class Exports:
         entry, = (
             entry for entry in read_index(self.folder)
             if entry['name'] == name)
-        os.makedirs(out, exist_ok=True)
         for file in entry['files']:
             shutil.copy(os.path.join(self.folder, os.path.basename(file)), out)
         write_json(os.path.join(out, INDEX_NAME), dict(subnets=[entry]))
@@ -206,15 +205,29 @@ def check_out(out: str, place: str, force: bool) -> None:
                          'were exported otherwise: give another folder')
 
 
-def remove_exports(folder: str) -> None:
-    """Remove the network that an earlier call found, see :func:`check_out`."""
-    for entry in read_index(folder, missing_ok=True):
-        for file in entry['files']:
-            path = os.path.join(folder, os.path.basename(file))
-            if os.path.exists(path):
-                os.remove(path)
-    if os.path.exists(os.path.join(folder, INDEX_NAME)):
-        os.remove(os.path.join(folder, INDEX_NAME))
+def publish(export: str, out: str) -> None:
+    """Put what was found into the place of what an earlier call found.
+
+    Args:
+        export (str): The folder that the best network was written into, on
+            the same file system.
+        out (str): Where it goes, and where the new ranking is; see
+            :func:`check_out`.
+    """
+    earlier = {
+        os.path.basename(file)
+        for entry in read_index(out, missing_ok=True)
+        for file in entry['files']
+    }
+    found = {name: os.path.join(export, name) for name in os.listdir(export)}
+    found[RANKING_NAME] = os.path.join(out, _NEW_RANKING_NAME)
+    # The index last: what it lists is there, and so is the ranking by which
+    # a later call knows that it may replace it.
+    for name in sorted(found, key=lambda name: name == INDEX_NAME):
+        os.replace(found[name], os.path.join(out, name))
+    for name in earlier - {*found}:
+        if os.path.exists(os.path.join(out, name)):
+            os.remove(os.path.join(out, name))
 
 
 def parse_args() -> argparse.Namespace:
@@ -294,8 +307,6 @@ def main() -> None:
     seconds = time.monotonic() - begin
     unified = networks.unified(task)
     ranking = sorted(scores, key=lambda name: (-scores[name], name))
-    remove_exports(args.out)
-    networks.export(ranking[0], task, args.out)
     rows = [dict(subnet=name, score=scores[name]) for name in ranking]
     report = dict(
         metric=args.metric,
@@ -306,7 +317,17 @@ def main() -> None:
         seeds=[args.seed],
         versions=versions(),
         command=shlex.join(['python', *sys.argv]))
-    write_json(ranking_path, report)
+    # It took the time, so that a failure from here on must not cost it; and
+    # what an earlier call found stays until all is there.
+    new_ranking = os.path.join(args.out, _NEW_RANKING_NAME)
+    write_json(new_ranking, report)
+    with tempfile.TemporaryDirectory(prefix='.route-', dir=args.out) as folder:
+        try:
+            networks.export(ranking[0], task, folder)
+        except BaseException:
+            print(f'the ranking is kept: {new_ranking}', file=sys.stderr)
+            raise
+        publish(folder, args.out)
     shown = [(str(place), row['subnet'], f'{row["score"]:.4f}')
              for place, row in enumerate(rows[:args.top], 1)]
     if unified is not None:

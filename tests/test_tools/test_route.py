@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import importlib
 import json
 import os
 import re
@@ -107,18 +108,76 @@ def test_what_exists_is_replaced_on_demand_only(sdr, images, tmp_path):
     ]
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def fail_at(monkeypatch, target, which):
+    """Let one call of a function fail, counted from 0."""
+    module, name = target.rsplit('.', 1)
+    module = importlib.import_module(module)
+    genuine, calls = getattr(module, name), []
+
+    def call(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == which + 1:
+            raise OSError(28, 'No space left on device')
+        return genuine(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, call)
+
+
+@pytest.mark.parametrize('kind, target, which', [
+    ('checkpoint', 'dspnet_mm.slimming.export.save_plain', 0),
+    ('checkpoint', 'dspnet_mm.slimming.export._publish', 0),
+    ('exports', 'shutil.copy', 0),
+    ('exports', 'shutil.copy', 1),
+])
+def test_a_failure_costs_neither_network_nor_ranking(sdr, images, tmp_path,
+                                                     monkeypatch, kind, target,
+                                                     which):
+    out = tmp_path / 'out'
+    place = sdr[:2] if kind == 'checkpoint' else sdr[2:]
+    command = ['route.py', *place, '--task', images, '--out', out]
+    with monkeypatch.context() as patch:
+        fail_at(patch, target, which)
+        done = run_tool(*command)
+    assert done.returncode == 2 and 'No space' in done.stderr
+    # Nothing that a later call would not replace.
+    assert os.listdir(out) == ['ranking-new.json']
+    assert run_tool(*command).returncode == 0
+    (out / 'notes.txt').write_text('mine')
+    before = contents(out)
+    assert 'ranking-new.json' not in before
+    with monkeypatch.context() as patch:
+        fail_at(patch, target, which)
+        done = run_tool(*command, '--metric', 'logme', '--force')
+    assert done.returncode == 2
+    kept = contents(out)
+    ranking = json.loads(kept.pop('ranking-new.json'))
+    assert f'{out}/ranking-new.json' in done.stderr
+    assert ranking['metric'] == 'logme' and len(ranking['rows']) == 4
+    assert kept == before
+    assert [path.name for path in tmp_path.iterdir()
+            if path.name[0] == '.'] == []
+    assert run_tool(*command, '--metric', 'logme', '--force').returncode == 0
+    assert ranking_in(out)['metric'] == 'logme'
+    assert 'ranking-new.json' not in contents(out)
+    assert (out / 'notes.txt').read_text() == 'mine'
+
+
 @pytest.mark.parametrize('force', [[], ['--force']])
 def test_other_exports_are_never_replaced(sdr, images, tmp_path, force):
     other = tmp_path / 'other'
     shutil.copytree(sdr[2], other)
-    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    before = contents(other)
     for place, complaint in (([other], 'where the networks come from'),
                              ([sdr[2]], 'exported otherwise'),
                              (sdr[:2], 'exported otherwise')):
         done = run_tool('route.py', *place, '--task', images, '--out', other,
                         *force)
         assert done.returncode == 2 and complaint in done.stderr
-    assert before == {path.name: path.read_bytes() for path in other.iterdir()}
+    assert before == contents(other)
 
 
 @pytest.mark.parametrize('metric', ['knn', 'logme'])
