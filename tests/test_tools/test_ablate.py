@@ -14,10 +14,6 @@ from mmengine.optim import OptimWrapper
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
 
-from dspnet_mm.errors import InputError
-
-REPORT = os.path.join(ROOT, 'tools', 'benchmarks', 'results',
-                      'once_vs_one_by_one_digits4.json')
 METHODS = ('dspnet', 'us3l', 'slimclr-mocov2', 'slimclr-mocov3')
 
 
@@ -86,21 +82,6 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
     everything = json.loads((tmp_path / 'ablation_digits.json').read_text())
     assert everything['rows'] == [report['rows'][0] for report in reports]
-
-
-def test_settings_are_those_that_a_comparison_chose(benchmark):
-    ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
-    given = dict(data='digits', method='dspnet', settings=REPORT)
-    with open(REPORT) as file:
-        best = json.load(file)['settings']['dspnet']['best']
-    setting = ablate.chosen(SimpleNamespace(**given))
-    assert setting == comparison.Setting(**best)
-    assert setting.momentum is not None
-    for other, message in ((dict(data='data/cifar10'),
-                            'is of digits: give one of data/cifar10'),
-                           (dict(method='us3l'), 'give one of us3l')):
-        with pytest.raises(InputError, match=message):
-            ablate.chosen(SimpleNamespace(**{**given, **other}))
 
 
 def test_an_idea_of_another_method_is_refused():

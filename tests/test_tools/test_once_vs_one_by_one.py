@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from math import log
 from statistics import mean, stdev
 from types import SimpleNamespace
 from unittest import mock
@@ -37,7 +38,8 @@ def outcome(benchmark, accuracies, seconds):
             name: dict.fromkeys(metrics, value)
             for name, value in accuracies.items()
         },
-        [dict(seconds=value, without_loading=value / 2) for value in seconds])
+        [dict(seconds=value, without_loading=value / 2) for value in seconds],
+        [dict(torch='2.0.1')] * len(seconds))
 
 
 def test_the_figures_are_paired_by_seed(benchmark):
@@ -98,7 +100,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         str(out), '--processes', '2'
     ]
     # The real thing, for some iterations.
-    budget = module.Budget(1, 64, None, 4, (0.03, ), (0.9, ), 128)
+    budget = module.Budget(1, 64, None, 4, (0.03, ), (0.9, 0.99), 128)
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()
@@ -113,17 +115,24 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert times == [
         path.stat().st_mtime_ns for path in out.glob('trainings/*/*.pth')
     ]
-    # Two seeds times 1 + 4 + 3 trainings, and the config's momentum and
-    # another, which SEED has not, on the seed that is not reported.
+    # Two seeds times 1 + 4 + 3 trainings, and two momenta, which
+    # SEED has not, on the seed that is not reported.
     assert len(times) == 2 * 8 + 2 * (1 + 4)
-    for way in ('dspnet', 'byol'):
-        setting = first['settings'][way]
-        assert [each['momentum'] for each in setting['tried']] == [0.99, 0.9]
+    # Each network that is trained alone has settings of its own.
+    names = ['large', 'medium', 'small', 'tiny']
+    settings = first['settings']
+    assert {
+        way: [*settings[way]]
+        for way in settings
+    } == dict(
+        dspnet=['supernet'], byol=names, seed=names[1:])
+    for setting in (*settings['dspnet'].values(), *settings['byol'].values()):
+        assert [each['momentum'] for each in setting['tried']] == [0.9, 0.99]
         best = max(setting['tried'], key=lambda each: each['accuracy'])
         assert setting['best'] == dict(rate=0.03, momentum=best['momentum'])
     # One rate is no choice.
-    assert first['settings']['seed'] == dict(
-        best=dict(rate=0.03, momentum=None), tried=[])
+    for setting in settings['seed'].values():
+        assert setting == dict(best=dict(rate=0.03, momentum=None), tried=[])
     assert len(first['rows']) == 4 + 4 + 3
     assert first['seeds'] == [0, 1]
     assert 0 < first['figures']['cost_ratio'] < 2
@@ -132,9 +141,19 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert all(0.1 < row['linear']['mean'] <= 1 for row in first['rows'])
     for suffix in ('png', 'md'):
         assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
+    # Single ideas may be compared with what was chosen.
+    chosen = benchmark('ablate').chosen
+    given = dict(data='digits', method='dspnet', settings=str(report_path))
+    assert chosen(SimpleNamespace(**given)) == module.Setting(
+        **settings['dspnet']['supernet']['best'])
+    for other, message in ((dict(data='data/cifar10'),
+                            'is of digits: give one of data/cifar10'),
+                           (dict(method='us3l'), 'give one of us3l')):
+        with pytest.raises(InputError, match=message):
+            chosen(SimpleNamespace(**{**given, **other}))
     # A result may be copied without its checkpoints; where a training wants
     # one, it is made again.
-    momentum = first['settings']['byol']['best']['momentum']
+    momentum = settings['byol']['large']['best']['momentum']
     teacher, = out.glob(f'trainings/digits-byol-seed0-lr0.03-m{momentum:g}'
                         '-large-*')
     for path in teacher.iterdir():
@@ -159,8 +178,8 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     more = json.loads(report_path.read_text())
     assert len(more['rows']) == 8 + 8
     assert more['settings'] == {
-        method: first['settings'][method]
-        for method in ('dspnet', 'byol')
+        way: settings[way]
+        for way in ('dspnet', 'byol')
     }
 
 
@@ -168,19 +187,64 @@ def test_us3l_is_compared_with_the_byol_of_dspnet(benchmark):
     module = benchmark('once_vs_one_by_one')
     args = SimpleNamespace(data='digits', budget='full', dns=4, out='')
     sides = module.Sides(args, 'us3l')
-    alone = sides.jobs('byol', module.Setting(0.06), 0)
+    alone = sides.job('byol', 'large', module.Setting(0.06), 0)
     # Nothing of the method's own settings; and not trained twice.
-    assert [job.folder for job in alone] == [
-        job.folder
-        for job in module.Sides(args).jobs('byol', module.Setting(0.06), 0)
-    ]
-    assert alone[0].cfg.optim_wrapper.optimizer.weight_decay > 0
-    supernet, = sides.jobs('us3l', module.Setting(0.06), 0)
+    assert alone.folder == module.Sides(args).job('byol', 'large',
+                                                  module.Setting(0.06),
+                                                  0).folder
+    assert alone.cfg.optim_wrapper.optimizer.weight_decay > 0
+    supernet = sides.job('us3l', module.SUPERNET, module.Setting(0.06), 0)
     assert supernet.cfg.model.distillation == 'target'
     # Of eight, none is what its sampler calls medium.
     args.dns = 8
     with pytest.raises(InputError, match="'medium'"):
         module.Sides(args, 'us3l')
+
+
+def test_further_networks_have_the_settings_of_the_nearest(benchmark):
+    module = benchmark('once_vs_one_by_one')
+    args = SimpleNamespace(data='digits', budget='full', dns=16, out='')
+    sides = module.Sides(args)
+    rates = dict(large=0.1, medium=0.2, small=0.3, tiny=0.4)
+    sides.best['byol'] = {
+        name: module.Setting(rate)
+        for name, rate in rates.items()
+    }
+    jobs = sides.jobs('byol', 0)
+    assert len(jobs) == 16
+    for job in jobs:
+        flops = sides.family.flops(sides.family.desired[job.subnet])
+        nearest = min(
+            rates,
+            key=lambda name: abs(
+                log(flops / sides.family.flops(sides.family.desired[name]))))
+        assert job.cfg.optim_wrapper.optimizer.lr == rates[nearest]
+    assert jobs[-1].cfg.optim_wrapper.optimizer.lr == 0.4
+
+
+def test_a_training_is_the_same_wherever_it_is_kept(benchmark, tmp_path):
+    module, trials = benchmark('once_vs_one_by_one'), benchmark('trials')
+    students = []
+    for out in ('here', str(tmp_path)):
+        args = SimpleNamespace(data='digits', budget='full', dns=4, out=out)
+        sides = module.Sides(args)
+        sides.best['byol'] = dict(large=module.Setting(0.06, 0.9))
+        students.append(sides.job('seed', 'tiny', module.Setting(0.03), 0))
+    assert students[0].folder == students[1].folder
+    # No training is made for them: their teacher is missing, and not there.
+    with pytest.raises(
+            InputError, match='digits-byol-seed0-lr0.06.*not exist'):
+        trials.run_job(students[0], str(tmp_path))
+
+
+def test_results_say_what_trained_them(benchmark):
+    trained_with = benchmark('trials').trained_with
+    old, new = dict(torch='2.0.1', numpy='1.26.4'), dict(torch='2.11.0')
+    assert trained_with([old, old]) == old
+    assert trained_with([new, old, old]) == dict(
+        torch='2.0.1, 2.11.0', numpy='1.26.4, none')
+    with pytest.raises(InputError, match='on a GPU and others on a CPU'):
+        trained_with([old, dict(old, gpu='some')])
 
 
 @pytest.mark.parametrize('method, algorithm', [
@@ -192,7 +256,13 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
     module = benchmark('once_vs_one_by_one')
     args = SimpleNamespace(data='digits', budget='full', dns=4, out='')
     sides = module.Sides(args, method)
-    jobs = sides.jobs(sides.alone, module.Setting(0.06), 0)
+    sides.best[sides.alone] = {
+        name: module.Setting(rate)
+        for name, rate in zip(sides.family.desired, (0.1, 0.2, 0.3, 0.4))
+    }
+    jobs = sides.jobs(sides.alone, 0)
+    assert [job.cfg.optim_wrapper.optimizer.lr
+            for job in jobs] == [0.1, 0.2, 0.3, 0.4]
     assert [job.subnet for job in jobs] == ['large', 'medium', 'small', 'tiny']
     assert {job.cfg.model.type for job in jobs} == {algorithm}
     # The real thing, for some iterations.

@@ -2,6 +2,7 @@
 import importlib
 import json
 import os
+import shutil
 import sys
 from collections import Counter
 from statistics import mean
@@ -103,20 +104,34 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         str(tmp_path)
     ]
     # The real thing, for some iterations.
-    budget = tool.Budget(1, 2, (0.03, ), (0.9, ))
+    budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99))
     phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
+    report_path = tmp_path / 'routed_vs_unified.json'
     with mock.patch.dict(tool.BUDGETS, quick=budget), \
             mock.patch.object(tool, 'PHASES', phases), \
             mock.patch.object(sys, 'argv', argv):
         tool.main()
-    report = json.loads((tmp_path / 'routed_vs_unified.json').read_text())
+        report = json.loads(report_path.read_text())
+        # Of a result that was copied alone, the clusters are made again where
+        # another training wants them.
+        momentum = report['settings']['sdr']['best']['momentum']
+        suffix = f'seed0-lr0.03-m{momentum:g}-*'
+        copied, = tmp_path.glob(f'trainings/mixture-sdr-{suffix}')
+        result = (copied / 'result.json').read_text()
+        wanting, = tmp_path.glob(f'trainings/mixture-no-phases-{suffix}')
+        for folder in (copied, wanting):
+            shutil.rmtree(folder)
+        copied.mkdir()
+        (copied / 'result.json').write_text(result)
+        tool.main()
+    assert json.loads(report_path.read_text())['rows'] == report['rows']
     assert (tmp_path / 'routed_vs_unified.png').stat().st_size
     # Of each seed all, four of halves, and four of SDR; on the seed that is
-    # not reported, both ways with the config's momentum and with another.
+    # not reported, both ways with two momenta.
     assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 9 + 2 * 2
     for way in ('unified', 'sdr'):
         setting = report['settings'][way]
-        assert [each['momentum'] for each in setting['tried']] == [0.99, 0.9]
+        assert [each['momentum'] for each in setting['tried']] == [0.9, 0.99]
         assert setting['best']['momentum'] in (0.99, 0.9)
     # The others have SDR's clusters, or random ones.
     assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2 + 2

@@ -13,14 +13,14 @@ import sys
 from typing import Any, Dict, List, NamedTuple
 
 from methods import read, trained_on
-from once_vs_one_by_one import (Outcome, Setting, Sides, data_name, figures_of,
-                                parse_args, percent, report_name, run_all)
-from trials import METRICS, workers
+from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, data_name,
+                                figures_of, parse_args, percent, report_name,
+                                run_all)
+from trials import METRICS, trained_with, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, write_json
-from dspnet_mm.versions import versions
 
 NAME = 'tools/benchmarks/ablate.py'
 
@@ -264,8 +264,8 @@ def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
         options=idea.options,
         figures=figures,
         by_seed=dict(
-            idea=[each._asdict() for each in ours],
-            shipped=[each._asdict() for each in theirs]))
+            idea=[each.as_json() for each in ours],
+            shipped=[each.as_json() for each in theirs]))
 
 
 def chosen(args: argparse.Namespace) -> Setting:
@@ -279,7 +279,7 @@ def chosen(args: argparse.Namespace) -> Setting:
         raise InputError(f'{args.settings} is of '
                          f'{", ".join(report["settings"])}: give one of '
                          f'{args.method}')
-    return Setting(**report['settings'][args.method]['best'])
+    return Setting(**report['settings'][args.method][SUPERNET]['best'])
 
 
 def main() -> None:
@@ -313,17 +313,17 @@ def main() -> None:
         setting=setting._asdict(),
         budget=shipped.budget._asdict(),
         seeds=args.seeds,
-        versions=versions(),
         command=shlex.join(['python', NAME, *sys.argv[1:]]))
     compared = [
         shipped,
         *(Sides(args, args.method, ideas[name].options) for name in args.ideas)
     ]
     with workers(args.processes) as pool:
-        outcomes = run_all([
-            sides.jobs(args.method, setting, seed) for sides in compared
-            for seed in args.seeds
-        ], shipped.folder, pool)
+        outcomes = run_all([[sides.job(args.method, SUPERNET, setting, seed)]
+                            for sides in compared
+                            for seed in args.seeds], shipped.folder, pool)
+    about['versions'] = trained_with(
+        [each for outcome in outcomes for each in outcome.versions])
     theirs, *by_idea = [
         outcomes[begin:begin + len(args.seeds)]
         for begin in range(0, len(outcomes), len(args.seeds))

@@ -5,9 +5,12 @@
 The supernet is trained once, and each desired network by what the method
 builds on, as MMSelfSup has it, with the same views, batches, epochs, optimizer
 and evaluation. For DSPNet, a third way is to distill each smaller network from
-the largest of those by SEED. The learning rate of each, and then the momentum
-of the target network, are the best of the same lists, for DSPNet's own desired
-networks and on a seed that is not reported.
+the largest of those by SEED. The learning rate and the momentum of the
+target network are the best pair from the same lists on a seed that is not
+reported: of the supernet for all its networks, and of each network that is
+trained alone for itself. Settings are chosen for the config's own desired
+networks; of more of them, each that is trained alone has those of the nearest
+in FLOPs.
 """
 import argparse
 import copy
@@ -27,17 +30,17 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
-from trials import (METRICS, SECONDS, SETTING_SEED, Data, Job, Setting,
-                    add_trial_options, check_trial_options, choose_setting,
-                    run_groups, run_jobs, say, workers)
+from trials import (METRICS, SECONDS, SETTING_SEED, TRAININGS, Data, Job,
+                    Setting, add_trial_options, check_trial_options,
+                    choose_setting, restore, run_groups, say, trained_with,
+                    workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
-from dspnet_mm.files import RESULT, check_writable, whole_file, write_json
+from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
-from dspnet_mm.versions import versions
 
 matplotlib.use('Agg')
 
@@ -77,10 +80,11 @@ BUDGETS = dict(
     # networks learn far more in them.
     folder=dict(
         quick=Budget(10, 5000, 64, 8, (0.06, 0.12), (), 4096),
-        full=Budget(30, 5000, 64, None, (0.06, 0.12, 0.24), (0.9, 0.97, 0.99),
-                    4096),
+        full=Budget(30, 5000, 64, None, (0.06, 0.12, 0.24), (0.9, 0.99), 4096),
         gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24),
                    (0.97, 0.99, 0.996), 32768)))
+# What networks that are trained together are called where each has settings.
+SUPERNET = 'supernet'
 # So many desired networks the config has.
 OWN_DNS = 4
 # More of them: each width with each of these.
@@ -170,11 +174,12 @@ class Sides:
         self.folder = os.path.join(args.out, 'trainings')
         self.method = method
         self.alone = BUILT_ON[method]
-        # Of each way, as soon as it is chosen.
-        self.best: Dict[str, Setting] = {}
+        # Of each way and network, as soon as it is chosen.
+        self.best: Dict[str, Dict[str, Setting]] = {}
         init_default_scope('mmselfsup')
         dspnet = config_of('dspnet', kind)
-        self._desired = desired(dns or args.dns, dspnet.model.family.to_dict())
+        own = dspnet.model.family.to_dict()
+        self._desired = desired(dns or args.dns, own)
         self.cfg = config_of(method, kind)
         # What is merged is changed on the way.
         self.cfg.merge_from_dict(copy.deepcopy(options or {}))
@@ -183,8 +188,11 @@ class Sides:
             self.cfg.to_dict())
         for cfg in (self.cfg, self._alone_cfg):
             self._fit(cfg)
-        self.family: ResNetFamily = build_family(
-            self.cfg.model.family.to_dict())
+        family = self.cfg.model.family.to_dict()
+        self.family: ResNetFamily = build_family(family)
+        # Of those that settings are chosen for.
+        self._own: ResNetFamily = build_family(
+            dict(family, desired=own['desired']))
         # What it cannot train is refused before anything is trained.
         MODELS.build(self.cfg.model)
 
@@ -198,62 +206,84 @@ class Sides:
             cfg.model.family.base_channels = self.budget.base_channels
         cfg.model.family.desired = copy.deepcopy(self._desired)
 
-    def jobs(self, way: str, setting: Setting, seed: int) -> List[Job]:
-        """What is trained for a seed.
+    def networks(self, way: str) -> List[str]:
+        """What a way trains, each with a setting of its own.
 
         Args:
             way (str): The method, what it builds on, or 'seed'.
+
+        Returns:
+            list[str]: ``SUPERNET``, or names of desired networks.
+        """
+        if way == self.method:
+            return [SUPERNET]
+        names = list(self.family.desired)
+        return names[1:] if way == 'seed' else names
+
+    def job(self, way: str, network: str, setting: Setting, seed: int) -> Job:
+        """A training.
+
+        Args:
+            way (str): The method, what it builds on, or 'seed'.
+            network (str): One of :meth:`networks`.
             setting (Setting): The learning rate and the momentum, which SEED
                 has none of.
             seed (int): The seed.
-
-        Returns:
-            list[Job]: One for the method, else one for each network.
         """
         data = Data(self.place, self.budget.images, seed)
-
-        def job(base: Config, model: dict, subnet: str = '') -> Job:
-            cfg = Config(base.to_dict())
-            cfg.model = model
-            cfg.optim_wrapper.optimizer.lr = setting.rate
-            momentum = '' if setting.momentum is None \
-                else f'm{setting.momentum:g}'
-            name = '-'.join(
-                filter(None, (data_name(self.place), way, f'seed{seed}',
-                              f'lr{setting.rate:g}', momentum, subnet)))
-            return Job(name, cfg, self.family.input_size, data, subnet)
-
-        base = self.cfg if way == self.method else self._alone_cfg
-        model = base.model.to_dict()
+        cfg = Config(
+            (self.cfg if way == self.method else self._alone_cfg).to_dict())
+        model = cfg.model.to_dict()
+        momentum = ''
         if setting.momentum is not None:
             model['base_momentum'] = setting.momentum
-        if way == self.method:
-            return [job(base, model)]
+            momentum = f'm{setting.momentum:g}'
         if way == self.alone:
-            return [
-                job(base, alone_cfg(model, self.family, value), subnet)
-                for subnet, value in self.family.desired.items()
-            ]
-        teacher = self.teacher(seed)
-        smaller = list(self.family.desired)[1:]
+            subnet = self.family.desired[network]
+            model = alone_cfg(model, self.family, subnet)
+        elif way == 'seed':
+            model = self._seed_cfg(model, self.teacher(seed), network)
+        cfg.model = model
+        cfg.optim_wrapper.optimizer.lr = setting.rate
+        subnet = '' if network == SUPERNET else network
+        name = '-'.join(
+            filter(None, (data_name(self.place), way, f'seed{seed}',
+                          f'lr{setting.rate:g}', momentum, subnet)))
+        return Job(name, cfg, self.family.input_size, data, subnet)
+
+    def jobs(self, way: str, seed: int) -> List[Job]:
+        """All trainings of a way for a seed, each with its best setting."""
         return [
-            job(base, self._seed_cfg(model, teacher, subnet), subnet)
-            for subnet in smaller
+            self.job(way, network, self._best_of(way, network), seed)
+            for network in self.networks(way)
         ]
+
+    def _best_of(self, way: str, network: str) -> Setting:
+        """The best setting, or that of the network with the nearest FLOPs.
+
+        Settings are chosen for the config's own desired networks alone.
+        """
+        best = self.best[way]
+        if network == SUPERNET:
+            return best[network]
+
+        flops = self.family.flops(self.family.desired[network])
+
+        def distance(name: str) -> float:
+            return abs(
+                math.log(self._own.flops(self._own.desired[name]) / flops))
+
+        return best[min(best, key=distance)]
 
     def teacher(self, seed: int) -> Job:
         """What SEED's networks learn from: the largest, trained by BYOL."""
-        return self.jobs('byol', self.best['byol'], seed)[0]
-
-    def checkpoint(self, job: Job) -> str:
-        """Where a training leaves its last checkpoint."""
-        epochs = job.cfg.train_cfg.max_epochs
-        return os.path.join(self.folder, job.folder, f'epoch_{epochs}.pth')
+        return self.jobs('byol', seed)[0]
 
     def _seed_cfg(self, model: dict, teacher: Job, subnet: str) -> dict:
         """The config that distills a sub-network's plain network."""
         copied = ('family', 'data_preprocessor', 'backbone', 'neck')
         byol = teacher.cfg.model.to_dict()
+        epochs = teacher.cfg.train_cfg.max_epochs
         return dict({key: model[key]
                      for key in copied},
                     type='SEED',
@@ -265,7 +295,8 @@ class Sides:
                     teacher=dict(
                         backbone=byol['backbone'],
                         neck=byol['neck'],
-                        checkpoint=self.checkpoint(teacher)))
+                        checkpoint=os.path.join(TRAININGS, teacher.folder,
+                                                f'epoch_{epochs}.pth')))
 
 
 class Outcome(NamedTuple):
@@ -275,9 +306,11 @@ class Outcome(NamedTuple):
         accuracies (dict): By network and metric, in [0, 1].
         costs (list[dict]): ``seconds`` and ``without_loading`` of each
             training.
+        versions (list[dict]): Of what trained, for each training.
     """
     accuracies: Dict[str, Dict[str, float]]
     costs: List[Dict[str, float]]
+    versions: List[Dict[str, str]]
 
     @classmethod
     def of(cls, results: List[dict]) -> 'Outcome':
@@ -285,7 +318,14 @@ class Outcome(NamedTuple):
         accuracies: Dict[str, Dict[str, float]] = {}
         for result in results:
             accuracies.update(result['accuracies'])
-        return cls(accuracies, [result['cost'] for result in results])
+        return cls(
+            accuracies,
+            *([result[key] for result in results]
+              for key in ('cost', 'versions')))
+
+    def as_json(self) -> dict:
+        """What reports say of each seed."""
+        return dict(accuracies=self.accuracies, costs=self.costs)
 
     def cost(self, key: str) -> float:
         """The cost of all trainings."""
@@ -303,47 +343,6 @@ def run_all(groups: Sequence[List[Job]], folder: str,
     return [
         Outcome.of(results) for results in run_groups(groups, folder, pool)
     ]
-
-
-def run_sides(sides: Sides, trainings: Sequence[Tuple[str, Setting, int]],
-              pool: ProcessPoolExecutor) -> List[Outcome]:
-    """The outcome of each way with a setting and a seed."""
-    groups = [sides.jobs(*each) for each in trainings]
-    restore_teachers(sides,
-                     {seed
-                      for way, _, seed in trainings if way == 'seed'},
-                     list(chain(*groups)), pool)
-    return run_all(groups, sides.folder, pool)
-
-
-def restore_teachers(sides: Sides, seeds: Iterable[int], jobs: List[Job],
-                     pool: ProcessPoolExecutor) -> None:
-    """Train teachers again whose checkpoints are wanted and missing.
-
-    A result that was copied from elsewhere comes without one.
-
-    Args:
-        sides (Sides): Both sides.
-        seeds (Iterable[int]): Those that SEED is trained for.
-        jobs (list[Job]): All that is trained. What is finished wants no
-            teacher.
-        pool (ProcessPoolExecutor): From :func:`workers`.
-    """
-    wanted = {
-        job.cfg.model.teacher.checkpoint
-        for job in jobs
-        if job.cfg.model.type == 'SEED' and not job.finished(sides.folder)
-    }
-    lost = []
-    for seed in seeds:
-        teacher = sides.teacher(seed)
-        checkpoint = sides.checkpoint(teacher)
-        if checkpoint in wanted and not os.path.exists(checkpoint):
-            say(f'{teacher.name} is trained again: its checkpoint is missing')
-            os.remove(os.path.join(os.path.dirname(checkpoint), RESULT))
-            lost.append(teacher)
-    if lost:
-        run_jobs(lost, sides.folder, pool)
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -504,19 +503,19 @@ def draw(report: dict) -> plt.Figure:
     return figure
 
 
-def choose(sides: Sides, way: str,
+def choose(sides: Sides, way: str, network: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
-    """The best setting of a way, see :func:`choose_setting`."""
+    """The best setting of a network, see :func:`choose_setting`."""
 
     def accuracies(settings: List[Setting]) -> List[float]:
-        outcomes = run_sides(sides, [(way, setting, SETTING_SEED)
-                                     for setting in settings], pool)
+        outcomes = run_all([[sides.job(way, network, each, SETTING_SEED)]
+                            for each in settings], sides.folder, pool)
         return [outcome.mean('knn', 'linear') for outcome in outcomes]
 
     # SEED's teacher is frozen.
     momenta = () if way == 'seed' else sides.budget.momenta
-    return choose_setting(METHODS[way], accuracies, sides.budget.rates,
-                          momenta, sides.cfg.model.base_momentum)
+    return choose_setting(f'{METHODS[way]}, {network}', accuracies,
+                          sides.budget.rates, momenta)
 
 
 def compare(args: argparse.Namespace, method: str,
@@ -536,33 +535,50 @@ def compare(args: argparse.Namespace, method: str,
     first = [method, sides.alone]
     # Behind them: SEED's teacher is the largest network trained by BYOL.
     last = ['seed'] if method == 'dspnet' and not args.no_seed else []
-    settings, by_way = {}, {}
+    settings: Dict[str, Dict[str, dict]] = {}
+    by_way: Dict[str, List[Outcome]] = {}
 
-    def choose_for(way: str) -> None:
-        say(f'{METHODS[way]}: the best settings by seed {SETTING_SEED}, which '
-            'is not reported')
-        best, tried = choose(own, way, pool)
-        sides.best[way] = best
-        settings[way] = dict(best=best._asdict(), tried=tried)
+    def restore_teachers(students: Iterable[Job], seeds: List[int]) -> None:
+        restore([sides.teacher(seed) for seed in seeds], students,
+                sides.folder, pool)
+
+    def choose_for(ways: List[str]) -> None:
+        say(f'{", ".join(METHODS[way] for way in ways)}: the best settings by '
+            f'seed {SETTING_SEED}, which is not reported')
+        pairs = [(way, network) for way in ways
+                 for network in own.networks(way)]
+        if 'seed' in ways:
+            restore_teachers((own.job(*pair, Setting(rate), SETTING_SEED)
+                              for pair in pairs
+                              for rate in own.budget.rates), [SETTING_SEED])
+        # Side by side, so that no process waits for another's last training.
+        with ThreadPoolExecutor(len(pairs)) as threads:
+            chosen = list(
+                threads.map(lambda pair: choose(own, *pair, pool), pairs))
+        for (way, network), (best, tried) in zip(pairs, chosen):
+            sides.best.setdefault(way, {})[network] = best
+            settings.setdefault(way, {})[network] = dict(
+                best=best._asdict(), tried=tried)
 
     def train(ways: List[str]) -> None:
-        for way in ways:
-            say(f'{METHODS[way]}: seeds {", ".join(map(str, args.seeds))} '
-                f'with {sides.best[way]}')
-        outcomes = iter(
-            run_sides(sides, [(way, sides.best[way], seed) for way in ways
-                              for seed in args.seeds], pool))
+        say(f'{", ".join(METHODS[way] for way in ways)}: seeds '
+            f'{", ".join(map(str, args.seeds))}')
+        groups = [sides.jobs(way, seed) for way in ways for seed in args.seeds]
+        if 'seed' in ways:
+            restore_teachers(chain(*groups), args.seeds)
+        outcomes = iter(run_all(groups, sides.folder, pool))
         by_way.update(
             {way: [next(outcomes) for _ in args.seeds]
              for way in ways})
 
-    # Side by side, so that no process waits for the others' last training.
-    with ThreadPoolExecutor(len(first)) as threads:
-        list(threads.map(choose_for, first))
-        chosen = threads.map(choose_for, last)
+    choose_for(first)
+    with ThreadPoolExecutor(1) as thread:
+        chosen = [thread.submit(choose_for, [way]) for way in last]
         train(first)
-        list(chosen)
-    train(last)
+        for each in chosen:
+            each.result()
+    for way in last:
+        train([way])
     figures = figures_of(by_way[method], by_way[sides.alone])
     if 'seed' in by_way:
         # SEED's cost is its teacher's, too.
@@ -585,16 +601,17 @@ def compare(args: argparse.Namespace, method: str,
         seconds=SECONDS,
         costs=cumulative_costs(by_way),
         by_seed={
-            way: [each._asdict() for each in of_seeds]
+            way: [each.as_json() for each in of_seeds]
             for way, of_seeds in by_way.items()
         },
-        # In this order, whichever was chosen first.
-        settings={way: settings[way]
-                  for way in by_way},
+        settings=settings,
         budget=sides.budget._asdict(),
         seeds=args.seeds,
         setting_seed=SETTING_SEED,
-        versions=versions())
+        versions=trained_with([
+            each for outcome in chain(*by_way.values())
+            for each in outcome.versions
+        ]))
 
 
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:

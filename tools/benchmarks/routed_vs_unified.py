@@ -7,9 +7,9 @@ unified network with more epochs. For each task, SDR hands over the sub-network
 that routing finds by the task's training images. SDR is also trained without
 its phases, without its distillation and with clusters drawn at random, and the
 unified network on halves of the mixture, which says whether what else is
-learned from matters at all. For SDR and for the unified network, the learning
-rate and then the momentum of the target network are the best of the same lists
-on a seed that is not reported.
+learned from matters at all. For SDR and for the unified network, the
+learning rate and the momentum of the target network are the best pair from the
+same lists on a seed that is not reported, by the training images of the tasks.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
 best sub-network in hindsight is the best on test images, so a little of its
@@ -21,6 +21,7 @@ import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from statistics import mean
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -33,9 +34,10 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from once_vs_one_by_one import over_seeds
 from torch import nn
-from trials import (SECONDS, SETTING_SEED, Job, Setting, add_trial_options,
-                    check_trial_options, choose_setting, networks, run_groups,
-                    run_jobs, say, workers)
+from trials import (SECONDS, SETTING_SEED, TRAININGS, Job, Setting,
+                    add_trial_options, check_trial_options, choose_setting,
+                    networks, restore, run_groups, run_jobs, say, trained_with,
+                    workers)
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
@@ -51,7 +53,6 @@ from dspnet_mm.models import SDR
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.routing import METRICS as ROUTING
 from dspnet_mm.slimming import recalibrate
-from dspnet_mm.versions import versions
 
 matplotlib.use('Agg')
 
@@ -283,27 +284,29 @@ class Trainings:
             batches.phases = batches.phases[-1:]
             # A network that has not learned yet makes no clusters.
             batches.clusters = os.path.join(
-                self.folder,
+                TRAININGS,
                 self.job('sdr', setting, seed).folder, 'clusters.csv')
         if way == 'no-distillation':
             cfg.model.distillation_weight = 0.
         if way == 'random-clusters':
-            batches.clusters = self.random_clusters(seed)
+            batches.clusters = os.path.join(TRAININGS,
+                                            self.random_clusters(seed))
 
     def random_clusters(self, seed: int) -> str:
         """Write clusters that say nothing, each of one size.
 
         Returns:
-            str: The list's path.
+            str: The list's name, in the folder of all trainings.
         """
         cfg = Mixture(self.place, self.digest, WORLDS, seed).pretraining()
         dataset = DATASETS.build(cfg)
-        path = os.path.join(self.folder, f'random-clusters-{seed}.csv')
+        name = f'random-clusters-{seed}.csv'
         os.makedirs(self.folder, exist_ok=True)
         clusters = np.arange(len(dataset)) % self.family.num_clusters
-        write_clusters(path, dataset,
-                       np.random.default_rng(seed).permutation(clusters))
-        return path
+        write_clusters(
+            os.path.join(self.folder, name), dataset,
+            np.random.default_rng(seed).permutation(clusters))
+        return name
 
     def _unified_cfg(self, model: dict) -> dict:
         """The config of a network of the sub-networks' size, alone.
@@ -462,14 +465,14 @@ def choose(trainings: Trainings, way: str,
         results = run_jobs(
             [trainings.job(way, each, SETTING_SEED) for each in settings],
             trainings.folder, pool)
+        # By the tasks' training images: the others are for the result.
         return [
-            mean(each.found[key] for each in routed(result).values()
+            mean(each.found[f'by_{key}'] for each in routed(result).values()
                  for key in METRICS) for result in results
         ]
 
     budget = trainings.budget
-    return choose_setting(way, accuracies, budget.rates, budget.momenta,
-                          trainings.cfg.model.base_momentum)
+    return choose_setting(way, accuracies, budget.rates, budget.momenta)
 
 
 def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
@@ -495,6 +498,11 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
             best, _ = chosen['sdr' if way in PARTS else UNIFIED]
             groups.append(
                 [trainings.job(way, best, seed) for seed in args.seeds])
+        if 'no-phases' in ways:
+            restore([
+                trainings.job('sdr', chosen['sdr'][0], seed)
+                for seed in args.seeds
+            ], chain(*groups), trainings.folder, pool)
         return dict(zip(ways, run_groups(groups, trainings.folder, pool)))
 
     trained = train(compared)
@@ -549,7 +557,8 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         phases=PHASES,
         seeds=args.seeds,
         setting_seed=SETTING_SEED,
-        versions=versions())
+        versions=trained_with(
+            [result['versions'] for result in chain(*trained.values())]))
 
 
 def draw(report: dict) -> plt.Figure:

@@ -1,7 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Trainings whose networks are evaluated, each kept once it is finished."""
 import argparse
-import copy
 import hashlib
 import multiprocessing
 import os
@@ -12,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from threading import Thread
-from typing import (Callable, Dict, Iterator, List, NamedTuple, Optional,
-                    Sequence, Tuple)
+from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
+                    Optional, Sequence, Tuple)
 
 import numpy as np
 import torch
@@ -52,6 +51,9 @@ _FOLDS = 3
 _NEEDED_HOOKS = ('ClusterHook', )
 # What trainings cost, see clock().
 SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
+# In configs, where the folders of all trainings are: so that a training is the
+# same one wherever they are kept.
+TRAININGS = '{trainings}'
 Labelled = Tuple[torch.Tensor, np.ndarray]
 # Of the seeds, this one is for the choice of settings alone.
 SETTING_SEED = 10000
@@ -300,6 +302,16 @@ def clock() -> float:
     return time.process_time()
 
 
+def _placed(value: Any, folder: str) -> Any:
+    """A config with the place of all trainings in it."""
+    if isinstance(value, dict):
+        return {key: _placed(each, folder) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_placed(each, folder) for each in value)
+    return value.replace(TRAININGS, folder) if isinstance(value, str) \
+        else value
+
+
 def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     """Train, or go on where a training was interrupted.
 
@@ -310,7 +322,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     Returns:
         tuple[Module, dict]: The algorithm, and its cost in seconds.
     """
-    cfg = copy.deepcopy(job.cfg)
+    cfg = Config(_placed(job.cfg.to_dict(), os.path.dirname(folder)))
     pipeline = cfg.train_dataloader.dataset.pipeline
     cfg.train_dataloader.dataset = dict(
         **job.data.pretraining(), pipeline=pipeline)
@@ -402,7 +414,8 @@ def run_job(job: Job, folder: str) -> dict:
 
     Returns:
         dict: What ``result.json`` in the job's folder holds: ``cost``,
-        ``accuracies`` by network and metric, and ``versions``.
+        ``accuracies`` by network and metric, and ``versions``, with the GPU's
+        name where it was trained on one.
     """
     folder = os.path.join(folder, job.folder)
 
@@ -411,9 +424,42 @@ def run_job(job: Job, folder: str) -> dict:
         image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
                                                job.input_size)
         accuracies = job.data.accuracies(model, image_format, job.subnet)
-        return dict(cost=cost, accuracies=accuracies, versions=versions())
+        return dict(
+            cost=cost,
+            accuracies=accuracies,
+            versions=dict(versions(), **_accelerator()))
 
     return kept_result(folder, work)
+
+
+def _accelerator() -> Dict[str, str]:
+    return dict(gpu=torch.cuda.get_device_name()) \
+        if torch.cuda.is_available() else {}
+
+
+def trained_with(of_each: Sequence[Dict[str, str]]) -> Dict[str, str]:
+    """The versions of what trained, wherever that was.
+
+    Args:
+        of_each (Sequence[dict]): ``versions`` of each result, see
+            :func:`run_job`.
+
+    Returns:
+        dict: By name; where results differ in one, all of them.
+
+    Raises:
+        InputError: If some were trained on a GPU and others were not: their
+            seconds are not to be compared.
+    """
+    if len({'gpu' in each for each in of_each}) > 1:
+        raise InputError('some of these trainings were done on a GPU and '
+                         'others on a CPU: give each kind an --out of its own')
+    names = dict.fromkeys(chain(*of_each))
+    return {
+        name: ', '.join(sorted({each.get(name, 'none')
+                                for each in of_each}))
+        for name in names
+    }
 
 
 @contextmanager
@@ -487,11 +533,54 @@ def run_groups(groups: Sequence[List[Job]], folder: str,
     return [[next(results) for _ in jobs] for jobs in groups]
 
 
+def restore(makers: Iterable[Job], users: Iterable[Job], folder: str,
+            pool: ProcessPoolExecutor) -> None:
+    """Train again what others use a file of that is missing.
+
+    A result that was copied from elsewhere comes without its checkpoint.
+
+    Args:
+        makers (Iterable[Job]): Trainings that are finished.
+        users (Iterable[Job]): Trainings that may use files of theirs, in
+            configs as ``{trainings}/FOLDER/FILE``. What is finished uses none
+            any more.
+        folder (str): Where finished trainings are kept.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+    """
+    used = {
+        os.path.relpath(text, TRAININGS)
+        for job in users if not job.finished(folder)
+        for text in _strings(job.cfg.to_dict()) if text.startswith(TRAININGS)
+    }
+    missing = {
+        os.path.dirname(path)
+        for path in used if not os.path.exists(os.path.join(folder, path))
+    }
+    lost = [job for job in makers if job.folder in missing]
+    for job in lost:
+        say(f'{job.name} is trained again: of it, a file is missing')
+        os.remove(os.path.join(folder, job.folder, RESULT))
+    if lost:
+        run_jobs(lost, folder, pool)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
+
+
 def choose_setting(name: str, accuracies: Callable[[List[Setting]],
                                                    List[float]],
-                   rates: Sequence[float], momenta: Sequence[float],
-                   usual: float) -> Tuple[Setting, List[dict]]:
-    """The best learning rate, then with it the best momentum.
+                   rates: Sequence[float],
+                   momenta: Sequence[float]) -> Tuple[Setting, List[dict]]:
+    """The best learning rate and momentum.
+
+    Each rate is tried with each momentum. The alternative, first the rate and
+    then the momentum, takes fewer trainings, but BYOL's best momentum differs
+    from rate to rate.
 
     Args:
         name (str): What is chosen for.
@@ -500,28 +589,22 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting]],
         rates (Sequence[float]): Those to try.
         momenta (Sequence[float]): Those of the target network; none leave it
             as the config says.
-        usual (float): The config's, which is tried as well.
 
     Returns:
         tuple[Setting, list[dict]]: The best, and all that were tried with the
         accuracy of each; where there is nothing to choose, none is.
     """
-    tried: Dict[Setting, float] = {}
-
-    def best_of(settings: List[Setting]) -> Setting:
-        if len(settings) == 1:
-            return settings[0]
-        tried.update(zip(settings, accuracies(settings)))
-        return max(settings, key=tried.__getitem__)
-
-    say(f'{name}: learning rates {", ".join(map(str, rates))}')
-    if momenta:
-        best = best_of([Setting(rate, usual) for rate in rates])
-        momenta = tuple(dict.fromkeys((usual, *momenta)))
-        say(f'{name}: {best}; momenta {", ".join(map(str, momenta))}')
-        best = best_of([best._replace(momentum=each) for each in momenta])
-    else:
-        best = best_of([Setting(rate) for rate in rates])
+    settings = [
+        Setting(rate, momentum)
+        for rate, momentum in product(rates, momenta or [None])
+    ]
+    if len(settings) == 1:
+        return settings[0], []
+    say(f'{name}: learning rates {", ".join(map(str, rates))}'
+        f'{"; momenta " if momenta else ""}{", ".join(map(str, momenta))}')
+    tried = dict(zip(settings, accuracies(settings)))
+    best = max(settings, key=tried.__getitem__)
+    say(f'{name}: {best}')
     return best, [
         dict(setting._asdict(), accuracy=accuracy)
         for setting, accuracy in tried.items()
