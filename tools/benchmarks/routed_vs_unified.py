@@ -81,7 +81,7 @@ class Budget(NamedTuple):
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(54, 40, (0.03, 0.06, 0.12), (0.9, 0.97, 0.99)))
+    full=Budget(54, 48, (0.015, 0.03, 0.06), (0.9, 0.99)))
 # Of the mixture, few images: small batches, see once_vs_one_by_one.py.
 BATCH_SIZE = 32
 # Sub-networks of 8 channels: these, and one of three groups as large.
