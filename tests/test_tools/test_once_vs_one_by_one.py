@@ -100,7 +100,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         str(out), '--processes', '2'
     ]
     # The real thing, for some iterations.
-    budget = module.Budget(1, 64, None, 4, (0.03, ), (0.9, 0.99), 128)
+    budget = module.Budget(1, 64, None, 4, (0.03, ), (0.9, 0.99), 128, 2)
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()
@@ -115,9 +115,9 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     assert times == [
         path.stat().st_mtime_ns for path in out.glob('trainings/*/*.pth')
     ]
-    # Two seeds times 1 + 4 + 3 trainings, and two momenta, which
-    # SEED has not, on the seed that is not reported.
-    assert len(times) == 2 * 8 + 2 * (1 + 4)
+    # Two seeds times 1 + 4 + 3 trainings, and two momenta, which SEED has not,
+    # on the two seeds that are not reported.
+    assert len(times) == 2 * 8 + 2 * 2 * (1 + 4)
     # Each network that is trained alone has settings of its own.
     names = ['large', 'medium', 'small', 'tiny']
     settings = first['settings']
@@ -173,7 +173,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
             mock.patch.object(sys, 'argv', [
                 *argv, '--dns', '8', '--no-seed']):
         module.main()
-    assert len([*out.glob('trainings/*/*.pth')]) == 26 + 2 * (1 + 5)
+    assert len([*out.glob('trainings/*/*.pth')]) == 36 + 2 * (1 + 5)
     report_path = out / 'once_vs_one_by_one_digits8.json'
     more = json.loads(report_path.read_text())
     assert len(more['rows']) == 8 + 8

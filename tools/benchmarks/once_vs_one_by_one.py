@@ -5,12 +5,11 @@
 The supernet is trained once, and each desired network by what the method
 builds on, as MMSelfSup has it, with the same views, batches, epochs, optimizer
 and evaluation. For DSPNet, a third way is to distill each smaller network from
-the largest of those by SEED. The learning rate and the momentum of the
-target network are the best pair from the same lists on a seed that is not
-reported: of the supernet for all its networks, and of each network that is
-trained alone for itself. Settings are chosen for the config's own desired
-networks; of more of them, each that is trained alone has those of the nearest
-in FLOPs.
+the largest of those by SEED. The learning rate and the momentum of the target
+network are the best pair from the same lists on seeds that are not reported:
+of the supernet for all its networks, and of each network that is trained alone
+for itself. Settings are chosen for the config's own desired networks; of more
+of them, each that is trained alone has those of the nearest in FLOPs.
 """
 import argparse
 import copy
@@ -69,13 +68,16 @@ class Budget(NamedTuple):
     momenta: Tuple[float, ...]
     # Of SEED; fewer features than images.
     queue_size: int
+    # How many seeds settings are chosen by.
+    setting_seeds: int = 1
 
 
 BUDGETS = dict(
     digits=dict(
         quick=Budget(10, None, None, 8, (0.03, 0.06), (), 1024),
+        # Of few, tiny images one training says little of a setting.
         full=Budget(None, None, None, None, (0.015, 0.03, 0.06, 0.12),
-                    (0.9, 0.97, 0.99), 1024)),
+                    (0.9, 0.99), 1024, 3)),
     # Of few images, small batches: the same epochs have more steps, and all
     # networks learn far more in them.
     folder=dict(
@@ -170,6 +172,8 @@ class Sides:
         if kind == 'folder':
             class_folders(args.data)
         self.budget = budgets[args.budget]
+        self.setting_seeds = list(
+            range(SETTING_SEED, SETTING_SEED + self.budget.setting_seeds))
         self.place = args.data
         self.folder = os.path.join(args.out, 'trainings')
         self.method = method
@@ -506,11 +510,16 @@ def draw(report: dict) -> plt.Figure:
 def choose(sides: Sides, way: str, network: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
     """The best setting of a network, see :func:`choose_setting`."""
+    seeds = sides.setting_seeds
 
     def accuracies(settings: List[Setting]) -> List[float]:
-        outcomes = run_all([[sides.job(way, network, each, SETTING_SEED)]
-                            for each in settings], sides.folder, pool)
-        return [outcome.mean('knn', 'linear') for outcome in outcomes]
+        outcomes = iter(
+            run_all([[sides.job(way, network, each, seed)] for each in settings
+                     for seed in seeds], sides.folder, pool))
+        return [
+            mean(next(outcomes).mean('knn', 'linear') for _ in seeds)
+            for _ in settings
+        ]
 
     # SEED's teacher is frozen.
     momenta = () if way == 'seed' else sides.budget.momenta
@@ -543,14 +552,15 @@ def compare(args: argparse.Namespace, method: str,
                 sides.folder, pool)
 
     def choose_for(ways: List[str]) -> None:
+        seeds = own.setting_seeds
         say(f'{", ".join(METHODS[way] for way in ways)}: the best settings by '
-            f'seed {SETTING_SEED}, which is not reported')
+            f'seed {", ".join(map(str, seeds))}, not reported')
         pairs = [(way, network) for way in ways
                  for network in own.networks(way)]
         if 'seed' in ways:
-            restore_teachers((own.job(*pair, Setting(rate), SETTING_SEED)
-                              for pair in pairs
-                              for rate in own.budget.rates), [SETTING_SEED])
+            restore_teachers((own.job(*pair, Setting(rate), seed)
+                              for pair in pairs for rate in own.budget.rates
+                              for seed in seeds), seeds)
         # Side by side, so that no process waits for another's last training.
         with ThreadPoolExecutor(len(pairs)) as threads:
             chosen = list(
@@ -607,7 +617,7 @@ def compare(args: argparse.Namespace, method: str,
         settings=settings,
         budget=sides.budget._asdict(),
         seeds=args.seeds,
-        setting_seed=SETTING_SEED,
+        setting_seeds=own.setting_seeds,
         versions=trained_with([
             each for outcome in chain(*by_way.values())
             for each in outcome.versions
