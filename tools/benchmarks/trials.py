@@ -579,8 +579,8 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting]],
     """The best learning rate and momentum.
 
     Each rate is tried with each momentum. The alternative, first the rate and
-    then the momentum, takes fewer trainings, but BYOL's best momentum differs
-    from rate to rate.
+    then the momentum, takes fewer trainings, but misses pairs that are best
+    only together.
 
     Args:
         name (str): What is chosen for.
