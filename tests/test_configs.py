@@ -105,6 +105,8 @@ def test_us3l_gets_smaller_in_four_phases_and_distills():
     cfg = Config.fromfile(
         DIGITS_CONFIG.replace(f'dspnet{os.sep}dspnet', f'us3l{os.sep}us3l'))
     model = MODELS.build(cfg.model)
+    # What exported networks and reports say they are of.
+    assert model.method == 'us3l'
     for progress, name in ((0.2, 'large'), (0.3, 'medium'), (0.6, 'small'),
                            (0.8, 'tiny')):
         drawn = model.sampler(3, 0, progress)

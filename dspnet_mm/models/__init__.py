@@ -1,5 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from .algorithms import (SDR, SEED, DSPNet, SlimCLR, SlimCLRMoCoV2,
+from .algorithms import (SDR, SEED, US3L, DSPNet, SlimCLR, SlimCLRMoCoV2,
                          SlimCLRMoCoV3, SlimCLRSimCLR, SupernetAlgorithm)
 from .backbones import SlimmableResNet, SlimResNet
 from .batch_crop import BatchRandomResizedCrop
@@ -20,6 +20,6 @@ __all__ = [
     'SEEDHead', 'SandwichSampler', 'SlimCLR', 'SlimCLRMoCoV2', 'SlimCLRMoCoV3',
     'SlimCLRSimCLR', 'SlimResNet', 'SlimmableBatchNorm', 'SlimmableConv2d',
     'SlimmableLayer', 'SlimmableLinear', 'SlimmableNetwork',
-    'SlimmableNonLinearNeck', 'SlimmableResNet', 'SupernetAlgorithm',
+    'SlimmableNonLinearNeck', 'SlimmableResNet', 'SupernetAlgorithm', 'US3L',
     'activate'
 ]

@@ -1,5 +1,6 @@
 # What US3L (arXiv 2303.06870) changes in a DSPNet.
 us3l = dict(
+    type='US3L',
     # Any uniform member; the smallest gets smaller in four phases.
     sampler=dict(
         _delete_=True,

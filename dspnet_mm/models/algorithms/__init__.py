@@ -4,8 +4,9 @@ from .dspnet import DSPNet
 from .sdr import SDR
 from .seed import SEED
 from .slimclr import SlimCLR, SlimCLRMoCoV2, SlimCLRMoCoV3, SlimCLRSimCLR
+from .us3l import US3L
 
 __all__ = [
     'DSPNet', 'SDR', 'SEED', 'SlimCLR', 'SlimCLRMoCoV2', 'SlimCLRMoCoV3',
-    'SlimCLRSimCLR', 'SupernetAlgorithm'
+    'SlimCLRSimCLR', 'SupernetAlgorithm', 'US3L'
 ]
