@@ -150,12 +150,17 @@ class SDR(DSPNet):
                 return super().compute_targets(views)
             return self._mean_targets(views)
 
+    @property
+    def _common_stages(self) -> int:
+        """In how many stages sub-networks do not differ yet."""
+        return self.family.num_stages - int(self.levels)
+
     def _mean_targets(self, views: Views) -> List[torch.Tensor]:
         """The mean of both targets' directions, for each view."""
         # Where sub-networks do not differ, neither do these two, which follow
         # the same: that is computed once. The stem goes by the channels of
         # the first stage.
-        common = self.family.num_stages - int(self.levels)
+        common = self._common_stages
         if common:
             common += 1
         shared = nn.Sequential(*self.target_net[0].stages[:common])
@@ -180,7 +185,7 @@ class SDR(DSPNet):
         """
         if not subnet.groups:
             return subnet
-        common = self.family.num_stages - int(self.levels)
+        common = self._common_stages
         return self.family.subnet(
             groups=(0, ) * common + subnet.groups[common:])
 
