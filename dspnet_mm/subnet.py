@@ -534,7 +534,8 @@ class ResNetFamily:
 
     def random(self,
                generator: np.random.Generator,
-               uniform: bool = False) -> Subnet:
+               uniform: bool = False,
+               least: Optional[Subnet] = None) -> Subnet:
         """Draw from the space, each stage's width and depth evenly.
 
         Args:
@@ -542,17 +543,21 @@ class ResNetFamily:
             uniform (bool): Draw one place for all stages, between the least
                 and the most, for the widths and another for the depths.
                 Defaults to False.
+            least (Subnet, optional): A member; what is drawn is nowhere
+                narrower or less deep. Defaults to None, the smallest.
         """
+        if least is None:
+            least = self.smallest
         places = generator.random((2, self.num_stages))
         if uniform:
             places[:] = places[:, :1]
         width_places, depth_places = places
         channels = [
             low + int(place * (self.base_channels + 1 - low))
-            for place, low in zip(width_places, self._min_channels)
+            for place, low in zip(width_places, self.channels(least))
         ]
         depths = [
             low + int(place * (high + 1 - low)) for place, low, high in zip(
-                depth_places, self._min_depths, self.full_depths)
+                depth_places, least.depths, self.full_depths)
         ]
         return self.subnet([c / self.base_channels for c in channels], depths)

@@ -200,13 +200,13 @@ def run_tool(name, *args):
         stderr=stderr.getvalue())
 
 
-def mixture_sources(folder, train=9, test=4, cells_train=4, cells_test=3):
+def mixture_sources(folder, train=12, cells_train=4, cells_test=3):
     """CIFAR-10 and BCCD in small, of noise, as cifar10/ and bccd/.
 
     Args:
         folder (Path): Where to write.
-        train (int): Training images of each class of CIFAR-10. Defaults to 9.
-        test (int): Its test images of each class. Defaults to 4.
+        train (int): Training images of each class of CIFAR-10. Defaults to
+            12.
         cells_train (int): Training images of BCCD, of four cells each.
             Defaults to 4.
         cells_test (int): Its test images. Defaults to 3.
@@ -221,11 +221,9 @@ def mixture_sources(folder, train=9, test=4, cells_train=4, cells_test=3):
         pixels = generator.integers(0, 256, (height, width, 3), np.uint8)
         Image.fromarray(pixels).save(path)
 
-    for split, number in (('train', train), ('test', test)):
-        for name in CIFAR10_CLASSES:
-            for index in range(number):
-                noise(folder / 'cifar10' / split / name / f'{index}.png', 32,
-                      32)
+    for name in CIFAR10_CLASSES:
+        for index in range(train):
+            noise(folder / 'cifar10' / 'train' / name / f'{index}.png', 32, 32)
     bccd = folder / 'bccd'
     for place in ('Annotations', 'ImageSets/Main'):
         (bccd / place).mkdir(parents=True)

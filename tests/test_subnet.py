@@ -188,6 +188,25 @@ def test_a_budget_that_nothing_fits_names_the_smallest():
         family.largest_within()
 
 
+def test_what_is_drawn_above_the_least_is_drawn_evenly():
+    family = make_family(
+        base_channels=8,
+        desired=[
+            dict(name='a'),
+            dict(name='b', widths=0.5, depths=1),
+            dict(name='c', widths=0.25, depths=1)
+        ])
+    generator = np.random.default_rng(0)
+    drawn = [
+        family.random(generator, True, family['b']).widths[0]
+        for _ in range(500)
+    ]
+    widths, numbers = np.unique(drawn, return_counts=True)
+    assert widths.tolist() == [0.5, 0.625, 0.75, 0.875, 1.]
+    # No width has those that were below it: 100 are expected of each.
+    assert 70 < min(numbers) and max(numbers) < 130
+
+
 @pytest.mark.parametrize('uniform', [False, True])
 def test_random_members_reach_all_widths_and_depths(uniform):
     family = make_family(

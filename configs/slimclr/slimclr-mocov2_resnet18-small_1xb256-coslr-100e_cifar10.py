@@ -6,7 +6,6 @@ _base_ = [
 ]
 
 model = dict(
-    # Fewer keys than images, where only some of them are trained on.
     queue_size=4096,
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=[_base_.view, _base_.view]))

@@ -5,6 +5,7 @@ A sampler is a function of the iteration, a seed, and the part of the training
 that is done: all processes draw the same, and a resumed run draws what the
 uninterrupted one would have.
 """
+from operator import lt
 from typing import List, Sequence
 
 import numpy as np
@@ -67,14 +68,14 @@ class SandwichSampler:
         self.smallest = family[smallest]
         self._desired = [
             subnet for subnet in family.desired.values()
-            if self._at_least(subnet) == subnet
+            if not self._is_less(subnet)
         ]
 
-    def _at_least(self, subnet: Subnet) -> Subnet:
-        """What is nowhere narrower or less deep than the smallest."""
-        return Subnet(
-            tuple(map(max, subnet.widths, self.smallest.widths)),
-            tuple(map(max, subnet.depths, self.smallest.depths)))
+    def _is_less(self, subnet: Subnet) -> bool:
+        """Whether it is anywhere narrower or less deep than the smallest."""
+        return any(
+            map(lt, [*subnet.widths, *subnet.depths],
+                [*self.smallest.widths, *self.smallest.depths]))
 
     @property
     def draws_only_desired(self) -> bool:
@@ -111,8 +112,8 @@ class SandwichSampler:
             if rest and generator.random() < self.desired_prob:
                 middle.append(rest[generator.integers(len(rest))])
             elif self.desired_prob < 1:
-                drawn = self.family.random(generator, self.uniform)
-                middle.append(self._at_least(drawn))
+                middle.append(
+                    self.family.random(generator, self.uniform, self.smallest))
         # A family of one member has two equal ends, and a draw from the
         # space may hit what is there already.
         return list(dict.fromkeys([ends[0], *middle, ends[1]]))

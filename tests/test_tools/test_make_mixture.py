@@ -75,15 +75,15 @@ def test_the_seed_decides(sources):
 
 @pytest.mark.parametrize('change, args, complaint', [
     (lambda folder: (folder / 'mixture').mkdir(), [], 'mixture exists'),
-    (lambda folder: shutil.rmtree(folder / 'cifar10' / 'test'), [],
-     'has no test/.*download_cifar10'),
+    (lambda folder: shutil.rmtree(folder / 'cifar10' / 'train'), [],
+     'has no train/.*download_cifar10'),
     (lambda folder: shutil.rmtree(folder / 'cifar10' / 'train' / 'cat'), [],
      'has no cat'),
     (lambda folder: shutil.rmtree(folder / 'bccd' / 'ImageSets'), [],
      'trainval.txt is no file'),
     (lambda folder: None, ['--images', 17], 'images of a world'),
     (lambda folder: None, ['--images', 0], 'at least 1'),
-    (lambda folder: None, ['--train', 9], '9 images.*--train 9 leaves none'),
+    (lambda folder: None, ['--train', 9], '12 images.*--test 3 leave none'),
 ])
 def test_bad_input_is_refused(sources, change, args, complaint):
     change(sources)

@@ -100,7 +100,8 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         str(out), '--processes', '2'
     ]
     # The real thing, for some iterations.
-    budget = module.Budget(1, 64, None, 4, (0.03, ), (0.9, 0.99), 128, 2)
+    budget = module.Budget(
+        1, 64, None, 4, (0.03, ), (0.9, 0.99), 128, setting_seeds=2)
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()
@@ -285,6 +286,20 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
         assert probes['subnet'] == row['subnet']
         assert probes['linear'] == row['linear']
         assert {'linear_slimmable', 'linear_switchable'} < set(probes)
+
+
+def test_both_sides_have_as_many_keys(benchmark):
+    module = benchmark('once_vs_one_by_one')
+    args = SimpleNamespace(data='digits', budget='quick', dns=4, out='')
+    budget = module.Budget(1, 64, None, 4, (0.03, ), (), 128, 96)
+    with mock.patch.dict(module.BUDGETS['digits'], quick=budget):
+        sides = module.Sides(args, 'slimclr-mocov2')
+        others = module.Sides(args, 'slimclr-mocov3')
+    setting = module.Setting(0.03)
+    supernet = sides.job('slimclr-mocov2', module.SUPERNET, setting, 0)
+    alone = sides.job('mocov2', 'tiny', setting, 0)
+    assert supernet.cfg.model.queue_size == alone.cfg.model.queue_len == 96
+    assert 'queue_size' not in others.cfg.model
 
 
 @pytest.mark.parametrize('args, complaint', [

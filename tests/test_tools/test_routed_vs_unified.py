@@ -87,12 +87,12 @@ def test_the_effective_rank_counts_directions(tool):
 def mixture(tmp_path_factory):
     folder = mixture_sources(
         tmp_path_factory.mktemp('sources'),
-        train=20,
+        train=22,
         cells_train=10,
         cells_test=14)
     done = run_tool('dataset/make_mixture.py', '--cifar10', folder / 'cifar10',
                     '--bccd', folder / 'bccd', '--out', folder / 'mixture',
-                    '--images', 24, '--train', 12)
+                    '--images', 24, '--train', 12, '--test', 4)
     assert done.returncode == 0, done.stderr
     return folder / 'mixture'
 

@@ -68,6 +68,9 @@ class Budget(NamedTuple):
     momenta: Tuple[float, ...]
     # Of SEED; fewer features than images.
     queue_size: int
+    # Of MoCo v2; so few keys that an image seldom is a negative of itself.
+    # None leaves it as the config says.
+    keys: Optional[int] = None
     # How many seeds settings are chosen by.
     setting_seeds: int = 1
 
@@ -76,13 +79,19 @@ BUDGETS = dict(
     digits=dict(
         quick=Budget(10, None, None, 8, (0.03, 0.06), (), 1024),
         # Of few, tiny images one training says little of a setting.
-        full=Budget(None, None, None, None, (0.015, 0.03, 0.06, 0.12),
-                    (0.9, 0.99), 1024, 3)),
+        full=Budget(
+            None,
+            None,
+            None,
+            None, (0.015, 0.03, 0.06, 0.12), (0.9, 0.99),
+            1024,
+            setting_seeds=3)),
     # Of few images, small batches: the same epochs have more steps, and all
     # networks learn far more in them.
     folder=dict(
-        quick=Budget(10, 5000, 64, 8, (0.06, 0.12), (), 4096),
-        full=Budget(30, 5000, 64, None, (0.06, 0.12, 0.24), (0.9, 0.99), 4096),
+        quick=Budget(10, 5000, 64, 8, (0.06, 0.12), (), 4096, 1024),
+        full=Budget(30, 5000, 64, None, (0.06, 0.12, 0.24), (0.9, 0.99), 4096,
+                    1024),
         gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24),
                    (0.97, 0.99, 0.996), 32768)))
 # What networks that are trained together are called where each has settings.
@@ -208,6 +217,8 @@ class Sides:
             cfg.train_dataloader.batch_size = self.budget.batch_size
         if self.budget.base_channels is not None:
             cfg.model.family.base_channels = self.budget.base_channels
+        if self.budget.keys is not None and 'queue_size' in cfg.model:
+            cfg.model.queue_size = self.budget.keys
         cfg.model.family.desired = copy.deepcopy(self._desired)
 
     def networks(self, way: str) -> List[str]:
@@ -573,13 +584,13 @@ def compare(args: argparse.Namespace, method: str,
     def train(ways: List[str]) -> None:
         say(f'{", ".join(METHODS[way] for way in ways)}: seeds '
             f'{", ".join(map(str, args.seeds))}')
-        groups = [sides.jobs(way, seed) for way in ways for seed in args.seeds]
+        # Ways in turn, so that what slows the machine slows all of them.
+        groups = [sides.jobs(way, seed) for seed in args.seeds for way in ways]
         if 'seed' in ways:
             restore_teachers(chain(*groups), args.seeds)
-        outcomes = iter(run_all(groups, sides.folder, pool))
-        by_way.update(
-            {way: [next(outcomes) for _ in args.seeds]
-             for way in ways})
+        outcomes = run_all(groups, sides.folder, pool)
+        for index, way in enumerate(ways):
+            by_way[way] = outcomes[index::len(ways)]
 
     choose_for(first)
     with ThreadPoolExecutor(1) as thread:

@@ -123,34 +123,36 @@ def digits(args: argparse.Namespace, generator: np.random.Generator) -> World:
 
 def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
             generator: np.random.Generator) -> World:
-    """CIFAR-10's, as a folder per class."""
+    """CIFAR-10's training images, as a folder per class.
+
+    Tasks are tested on training images of CIFAR-10, too: so another seed
+    tests on others.
+    """
     world = World({}, {}, {})
-    for split in ('train', 'test'):
-        path = os.path.join(folder, split)
-        if not os.path.isdir(path):
-            raise InputError(f'--cifar10 {folder} has no {split}/: give what '
-                             'tools/dataset/download_cifar10.py writes')
-        dataset = CustomDataset(data_prefix=path)
-        missing = {*classes} - {*dataset.CLASSES}
-        if missing:
-            raise InputError(f'{path} has no {", ".join(sorted(missing))}: '
-                             'give what tools/dataset/download_cifar10.py '
-                             'writes')
-        labels = dataset.get_gt_labels()
-        for name in classes:
-            chosen = np.flatnonzero(labels == dataset.CLASSES.index(name))
-            if split == 'train' and len(chosen) <= args.train:
-                raise InputError(f'{path} has {len(chosen)} images of {name}: '
-                                 f'--train {args.train} leaves none to '
-                                 'pre-train on')
-            pictures = [
-                Picture(dataset.get_data_info(i)['img_path']) for i in chosen
-            ]
-            if split == 'test':
-                world.test[name], = divided(pictures, [args.test], generator)
-                continue
-            world.train[name], world.pretraining[name] = divided(
-                pictures, [args.train, len(pictures) - args.train], generator)
+    path = os.path.join(folder, 'train')
+    if not os.path.isdir(path):
+        raise InputError(f'--cifar10 {folder} has no train/: give what '
+                         'tools/dataset/download_cifar10.py writes')
+    dataset = CustomDataset(data_prefix=path)
+    missing = {*classes} - {*dataset.CLASSES}
+    if missing:
+        raise InputError(f'{path} has no {", ".join(sorted(missing))}: '
+                         'give what tools/dataset/download_cifar10.py writes')
+    labels = dataset.get_gt_labels()
+    for name in classes:
+        pictures = [
+            Picture(dataset.get_data_info(i)['img_path'])
+            for i in np.flatnonzero(labels == dataset.CLASSES.index(name))
+        ]
+        rest = len(pictures) - args.train - args.test
+        if rest <= 0:
+            raise InputError(f'{path} has {len(pictures)} images of {name}: '
+                             f'--train {args.train} and --test {args.test} '
+                             'leave none to pre-train on')
+        (world.train[name], world.test[name],
+         world.pretraining[name]) = divided(pictures,
+                                            [args.train, args.test, rest],
+                                            generator)
     return world
 
 

@@ -3,7 +3,8 @@ _base_ = './slimclr_mocov2.py'
 
 model = dict(
     family=dict(depth=18, base_channels=16, stem='small', input_size=32),
-    queue_size=1024,
+    # So few keys that of some thousand images one seldom meets itself.
+    queue_size=256,
     base_momentum=0.99,
     # Batch norms as SimCLR's projector has them: without, the projections of
     # all images fall together in the first epochs, and learn little.
