@@ -512,14 +512,14 @@ def gradients_by_hand(model, weights):
                 for prefix, network in networks.items()
                 for key, value in network.plain_state().items()
             }
-        for name in plain.keys() & parameters.keys():
-            grad = parameters[name].grad
-            if grad is None:
+        for plain_name, value in plain.items():
+            # Its own, where parameters are private.
+            name = f'{plain_name}.{number}'
+            name = name if name in parameters else plain_name
+            if name not in parameters or parameters[name].grad is None:
                 continue
-            there = tuple(map(slice, plain[name].shape))
-            if grad.dim() > plain[name].dim():
-                there = (number, *there)
-            sums[name] += weights[label] * grad
+            there = tuple(map(slice, value.shape))
+            sums[name] += weights[label] * parameters[name].grad
             divisors[name][there] += weights[label]
     return torch.cat([(sums[name] / divisors[name].clamp(min=1e-9)).flatten()
                       for name in sums])
@@ -792,9 +792,13 @@ def test_twenty_steps_lower_the_loss():
 def test_switchable_batch_norm_trains_private_parameters():
     model = build(
         switchable_bn=True, sampler=dict(type='FixedSampler', name='tiny'))
-    model.train_step(batch(), sgd(model))
+    wrapper = OptimWrapper(
+        torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1))
+    for _ in range(2):
+        model.train_step(batch(), wrapper)
     weight = model.backbone.bn1.weight
-    assert not torch.equal(weight[2, :2], torch.ones(2))
+    assert not torch.equal(weight[2][:2], torch.ones(2))
+    # Nor do others decay while they wait for their turn.
     assert torch.equal(weight[0], torch.ones(8))
     assert model.head.predictor.bn0.num_private == 3
 

@@ -1,5 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-from typing import Dict, Optional, Tuple
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.dist import get_world_size
@@ -27,7 +27,8 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
     - n > 0 (switchable): each of n sub-networks has its own affine
       parameters and its own running statistics, updated while it trains and
       overwritten by recalibration (Slimmable Neural Networks, arXiv
-      1812.08928).
+      1812.08928). They are parameters of their own, without a gradient where
+      others train: else weight decay would shrink them in a slow start.
 
     The class must not descend from PyTorch's batch norms: the runner replaces
     every subclass of SyncBatchNorm where it does not run distributed, and
@@ -62,8 +63,13 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         self.sync = sync
         shape = (num_private,
                  num_features) if num_private else (num_features, )
-        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
+        self.weight = self.bias = None
+        if affine:
+            self.weight, self.bias = (
+                nn.ParameterList(
+                    row.clone()
+                    for row in values) if num_private else nn.Parameter(values)
+                for values in (torch.ones(shape), torch.zeros(shape)))
         # Shared statistics belong to one sub-network at a time and would be
         # wrong for every other: a checkpoint does not carry them.
         persistent = num_private > 0
@@ -107,7 +113,6 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
                 tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
         if tensor is None:
             return None
-        tensor = self._own(tensor)
         if self.active_features == self.num_features:
             return tensor
         return plain_slice(tensor, self.active_features)
@@ -128,9 +133,7 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         """
         for statistic, values in ((self.running_mean, mean), (self.running_var,
                                                               var)):
-            whole = statistic[self.private_index] \
-                if self.num_private else statistic
-            write_slice(whole, values, self.active_features)
+            write_slice(self._own(statistic), values, self.active_features)
         self._recalibrated = self.active_subnet
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -145,15 +148,15 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         Raises:
             RuntimeError: If it is evaluated without statistics.
         """
-        weight, bias = self._active(self.weight), self._active(self.bias)
+        weight = self._active(self._parameter('weight'))
+        bias = self._active(self._parameter('bias'))
         if not self.training and not self.has_statistics:
             raise RuntimeError(
                 f'sub-network {self.active_subnet} has no batch norm '
                 'statistics: call dspnet_mm.slimming.recalibrate first')
         mean = var = None
         if self.num_private or not self.training:
-            mean = self._active(self.running_mean)
-            var = self._active(self.running_var)
+            mean, var = self._active_statistics()
         if self.training and self.sync and get_world_size() > 1:
             return self._synchronised(inputs, mean, var, weight, bias)
         return F.batch_norm(inputs, mean, var, weight, bias, self.training,
@@ -209,25 +212,25 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             running_var=var,
             num_batches_tracked=torch.zeros((), dtype=torch.long))
 
-    def _whole_weights(
-        self,
-        of: Optional[Dict[nn.Parameter, torch.Tensor]] = None
-    ) -> Dict[str, torch.Tensor]:
-        return {
-            name: self._own(tensor)
-            for name, tensor in super()._whole_weights(of).items()
-        }
+    def _parameter(self, name: str) -> Optional[nn.Parameter]:
+        parameter = super()._parameter(name)
+        return None if parameter is None else self._own(parameter)
 
     def _active_of(self, tensor: torch.Tensor) -> Tuple[ActiveChannels, ...]:
         return (self.active_features, )
 
-    def _own(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _own(
+            self, values: Union[torch.Tensor,
+                                Sequence[torch.Tensor]]) -> torch.Tensor:
         """Of private parameters or statistics, the active sub-network's."""
-        return tensor[self.private_index] if self.num_private else tensor
+        return values[self.private_index] if self.num_private else values
+
+    def _active_statistics(self) -> Tuple[torch.Tensor, torch.Tensor]:
+        return (self._active(self._own(self.running_mean)),
+                self._active(self._own(self.running_var)))
 
     def _plain_statistics(self) -> Tuple[torch.Tensor, torch.Tensor]:
-        mean = self._active(self.running_mean).clone()
-        var = self._active(self.running_var).clone()
+        mean, var = (each.clone() for each in self._active_statistics())
         if not self.has_statistics:
             return torch.zeros_like(mean), torch.ones_like(var)
         return mean, var

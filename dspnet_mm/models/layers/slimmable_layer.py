@@ -76,14 +76,17 @@ class SlimmableLayer:
         of: Optional[Dict[nn.Parameter, torch.Tensor]] = None
     ) -> Dict[str, torch.Tensor]:
         parameters = {
-            name: getattr(self, name)
-            for name in ('weight', 'bias') if getattr(self, name) is not None
+            name: self._parameter(name)
+            for name in ('weight', 'bias')
         }
         return {
             name: (parameter if of is None else of[parameter]).detach()
             for name, parameter in parameters.items()
-            if of is None or parameter in of
+            if parameter is not None and (of is None or parameter in of)
         }
+
+    def _parameter(self, name: str) -> Optional[nn.Parameter]:
+        return getattr(self, name)
 
 
 class SlimmableWeight(SlimmableLayer):
