@@ -4,6 +4,7 @@ import math
 import uuid
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from conftest import model_cfg
@@ -12,6 +13,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmselfsup.models.algorithms import BYOL
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
+from torch import nn
 
 from dspnet_mm import InputError
 from dspnet_mm.models import activate
@@ -164,6 +166,8 @@ def test_decay_falls_with_the_group_of_channels(iteration, slope):
         assert found == pytest.approx(expected, rel=1e-3)
     with pytest.raises(InputError, match='switchable_bn=False'):
         build(**shared, group_decay=0.5, switchable_bn=True)
+    with pytest.raises(InputError, match=r'group_slope=0.2.*\[0, 1/7\]'):
+        build(**shared, group_decay=0.5, group_slope=0.2)
 
 
 @pytest.mark.parametrize('progress, slope', [(0., 0.), (0.25, 0.025),
@@ -172,7 +176,7 @@ def test_groups_decay_apart_over_the_first_half(progress, slope):
     conv = torch.ones(16, 2, 3, 3, requires_grad=True)
     linear = torch.ones(16, 4, requires_grad=True)
     still = torch.ones(16)
-    group_penalty([conv, linear, still], progress).backward()
+    group_penalty([conv, linear, still], progress, 0.05).backward()
     for channel in range(16):
         expected = 1 - slope * (channel // 2)
         assert torch.allclose(conv.grad[channel], torch.tensor(expected))
@@ -303,6 +307,31 @@ def test_small_subnets_may_have_a_predictor_of_their_own():
     assert any(not torch.equal(value, before[key])
                for key, value in model.distiller.state_dict().items())
     assert model.distiller.active_subnet == model.family.full
+
+
+@pytest.mark.parametrize('name', ['large', 'middle', 'tiny'])
+def test_us3ls_loss_is_the_formula_by_numpy(name):
+    torch.manual_seed(0)
+    model, views = build(type='US3L', distillation='target'), batch()['inputs']
+    for parameter in model.distiller.parameters():
+        # Both predictors begin as one.
+        nn.init.normal_(parameter)
+    targets = model.compute_targets(views)
+    predictor = model.head.predictor if name == 'large' else model.distiller
+    with activate(model.family[name], *model.slimmable_networks):
+        loss, _ = model.subnet_loss(views, targets)
+        predictions = [
+            predictor([model.neck(model.backbone(view))[0]])[0].detach()
+            for view in views
+        ]
+    expected = 0.
+    for prediction, target in zip(predictions, targets[::-1]):
+        p, z = prediction.numpy(), target.numpy()
+        cosines = (p * z).sum(1) / np.linalg.norm(
+            p, axis=1) / np.linalg.norm(
+                z, axis=1)
+        expected -= 2 * cosines.mean()
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_unknown_ways_to_learn_are_refused():

@@ -3,6 +3,7 @@ import importlib
 import json
 import os
 import sys
+from statistics import mean
 from types import SimpleNamespace
 from unittest import mock
 
@@ -72,6 +73,11 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
         assert report['rows'][0]['knn_gain'] == dict(
             mean=report['figures']['knn_gain_mean'],
             se=report['figures']['knn_gain_mean_se'])
+        subnets = report['subnets']
+        assert [*subnets] == ['large', 'medium', 'small', 'tiny']
+        for key, names in (('gain', [*subnets]), ('smaller', [*subnets][1:])):
+            assert report['rows'][0][f'linear_{key}']['mean'] == pytest.approx(
+                mean(subnets[name]['linear']['mean'] for name in names))
         shipped.append(report['by_seed']['shipped'])
     assert shipped[0] == shipped[1]
     accuracies = [[of_seed['accuracies'] for of_seed in trained]

@@ -47,10 +47,14 @@ def test_each_way_to_train_comes_once(report, tmp_path):
     total = {way: sum_of(report, way) for way in ('dspnet', 'byol', 'seed')}
     for way in ('dspnet', 'seed'):
         assert costs[way] == pytest.approx(total[way] / total['byol'])
+    seconds = {row['method']: row['seconds'] for row in rows}
+    assert seconds['seed'] == pytest.approx(total['seed'] /
+                                            len(report['seeds']))
     assert {row['seeds'] for row in rows if row['method'] == 'us3l'} == {3}
     first = next(row for row in report['rows'] if row['method'] == 'dspnet')
     assert rows[0]['knn'] == first['knn']
-    assert re.search(r'\| US3L +\| tiny +\|.*\| 0.90 \| 3 +\|', done.stdout)
+    assert re.search(r'\| US3L +\| tiny +\|.*\| 0.90 \| \d+ +\| 3 +\|',
+                     done.stdout)
 
 
 def sum_of(report, way):
@@ -63,6 +67,7 @@ def sum_of(report, way):
     (lambda report: report['budget'].update(epochs=7), 'in their budget'),
     (lambda report: report.update(command=report['command'].replace(
         'digits', 'data/mine')), 'in their budget'),
+    (lambda report: report.update(seconds='GPU seconds'), 'unit of cost'),
     (lambda report: report.update(seeds=[100, 101]), 'no seed in common'),
     (lambda report: report.pop('figures'), 'is no report'),
     (lambda report: report.clear(), 'is no report'),

@@ -10,7 +10,7 @@ import argparse
 import os
 import shlex
 import sys
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 from methods import read, trained_on
 from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, data_name,
@@ -214,6 +214,14 @@ _SLIMCLR = {
     'no-distillation':
     Idea('the smaller ones learn nothing from the online supernet',
          {'model.distillation': False}),
+    'no-distillation-half':
+    Idea(
+        'the same, but what is left of their loss counts half as before', {
+            'model.distillation':
+            False,
+            'model.loss_weights':
+            dict(_delete_=True, large=2.5, medium=0.5, small=0.5, tiny=0.5)
+        }),
     'losses-summed':
     Idea("the supernet's loss counts as much as the others",
          {'model.loss_weights': 'sum'}),
@@ -234,11 +242,9 @@ _US3L = {
     'no-distillation':
     Idea("the smaller ones learn by the supernet's predictor",
          {'model.distillation': 'none'}),
-    'weight-decay':
-    Idea('weight decay is the same for all channels', {
-        'model.group_decay': 0.,
-        'optim_wrapper.optimizer.weight_decay': 5e-4
-    }),
+    'equal-decay':
+    Idea('weights decay alike in all groups of channels',
+         {'model.group_slope': 0.}),
     'step-once':
     _DSPNET['step-once'],
 }
@@ -250,17 +256,39 @@ IDEAS = {
 }
 
 
-def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
-    """What an idea changes, in the mean and by network and seed."""
-    figures = figures_of(ours, theirs)
-    row: Dict[str, Any] = dict(idea=idea.text)
-    for metric in METRICS:
-        row[f'{metric}_gain'] = dict(
+def gains_of(ours: List[Outcome], theirs: List[Outcome],
+             names: Sequence[str]) -> Dict[str, Dict[str, float]]:
+    """What ours are better in the mean over some networks, by metric."""
+    figures = figures_of(*([
+        outcome._replace(
+            accuracies={name: outcome.accuracies[name]
+                        for name in names}) for outcome in outcomes
+    ] for outcomes in (ours, theirs)))
+    return {
+        metric:
+        dict(
             mean=figures[f'{metric}_gain_mean'],
             se=figures[f'{metric}_gain_mean_se'])
+        for metric in METRICS
+    }
+
+
+def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
+    """What an idea changes: in the mean, by network, and by seed.
+
+    The first network is the supernet, whose gain may be the others' loss.
+    """
+    figures = figures_of(ours, theirs)
+    names = list(ours[0].accuracies)
+    row: Dict[str, Any] = dict(idea=idea.text)
+    for key, chosen_names in (('gain', names), ('smaller', names[1:])):
+        gains = gains_of(ours, theirs, chosen_names)
+        row.update({f'{metric}_{key}': gain for metric, gain in gains.items()})
     row['cost_ratio'] = figures['cost_ratio']
     return dict(
         rows=[row],
+        subnets={name: gains_of(ours, theirs, [name])
+                 for name in names},
         options=idea.options,
         figures=figures,
         by_seed=dict(
@@ -334,13 +362,15 @@ def main() -> None:
         write_json(f'{stem}_{name}.json', dict(report, **about))
         rows += report['rows']
     write_json(f'{stem}.json', dict(rows=rows, **about))
+    titles = [('gain', ''), ('smaller', ', smaller networks')]
     print(
-        markdown_table(
-            ('idea', *METRICS.values(), 'cost'),
-            [(row['idea'],
-              *[percent(row[f'{metric}_gain'], '+')
-                for metric in METRICS], f'{row["cost_ratio"]:.2f}')
-             for row in rows]))
+        markdown_table(('idea', *(f'{METRICS[metric]}{title}'
+                                  for _, title in titles
+                                  for metric in ('knn', 'linear')), 'cost'),
+                       [(row['idea'], *(percent(row[f'{metric}_{key}'], '+')
+                                        for key, _ in titles
+                                        for metric in ('knn', 'linear')),
+                         f'{row["cost_ratio"]:.2f}') for row in rows]))
     print(f'gains over the shipped config, in points: {stem}.json, and a file '
           'for each idea')
 

@@ -5,6 +5,7 @@ import argparse
 import json
 import shlex
 import sys
+from statistics import mean
 from typing import Dict, List, Tuple
 
 from dspnet_mm.cli import markdown_table, run
@@ -45,7 +46,8 @@ def check_alike(reports: Dict[str, dict]) -> None:
     """
     first, *others = reports
     for path in others:
-        for what, of in (('networks', networks), ('budget', trained_on)):
+        for what, of in (('networks', networks), ('budget', trained_on),
+                         ('unit of cost', lambda report: report['seconds'])):
             if of(reports[path]) != of(reports[first]):
                 raise InputError(
                     f'{path} and {first} differ in their {what}: give reports '
@@ -70,7 +72,7 @@ def rows_of(reports: List[dict]) -> List[dict]:
     """A row for each network of each way to train, each way once.
 
     Costs are parts of what all networks cost that are trained one by one, by
-    what the method builds on.
+    what the method builds on, and the mean seconds of a seed.
     """
     rows: List[dict] = []
     for report in reports:
@@ -80,12 +82,16 @@ def rows_of(reports: List[dict]) -> List[dict]:
         if 'seed_cost_ratio' in report['figures']:
             costs['seed'] = ratio / report['figures']['seed_cost_ratio']
         known = {row['method'] for row in rows}
-        for way in report['by_seed']:
+        for way, of_seeds in report['by_seed'].items():
             if way not in known:
+                seconds = mean(
+                    sum(cost['seconds'] for cost in each['costs'])
+                    for each in of_seeds)
                 rows += [
                     dict({key: row[key]
                           for key in _KEPT},
                          cost_ratio=costs[way],
+                         seconds=seconds,
                          seeds=len(report['seeds'])) for row in report['rows']
                     if row['method'] == way
                 ]
@@ -123,10 +129,11 @@ def main() -> None:
 
     print(
         markdown_table(
-            ('method', 'sub-network', 'kNN', 'linear probe', 'cost', 'seeds'),
-            [(METHODS[row['method']], row['subnet'], text(row['knn']),
-              text(row['linear']), f'{row["cost_ratio"]:.2f}', str(
-                  row['seeds'])) for row in rows]))
+            ('method', 'sub-network', 'kNN', 'linear probe', 'cost',
+             reports[args.reports[0]]['seconds'], 'seeds'),
+            [(METHODS[row['method']], row['subnet'], text(
+                row['knn']), text(row['linear']), f'{row["cost_ratio"]:.2f}',
+              f'{row["seconds"]:.0f}', str(row['seeds'])) for row in rows]))
 
 
 if __name__ == '__main__':

@@ -27,10 +27,8 @@ from dspnet_mm.subnet import ResNetFamily, Subnet
 Views = List[torch.Tensor]
 
 _MAX_SKIPPED_IN_A_ROW = 20
-# US3L's groups of channels, and by how much the decay falls from one to the
-# next.
+# US3L's groups of channels, and when their decay has parted.
 _GROUPS = 8
-_GROUP_SLOPE = 0.05
 _GROUPS_PARTED = 0.5
 
 
@@ -77,12 +75,14 @@ class SupernetAlgorithm(BaseModel):
             2006.07733, equation 1), instead of once behind the last, as
             US3L's does. Defaults to False.
         group_decay (float): Weight decay of the first of eight groups of a
-            layer's output channels; each further one's is 5 % of it lower,
-            since fewer sub-networks use these channels; linear layers have
-            one group. The 5 % are reached at half of the training. Takes the
-            place of the optimizer's ``weight_decay`` in each of its steps.
-            From US3L (arXiv 2303.06870). Not with switchable batch norm.
-            Defaults to 0, none.
+            layer's output channels; each further one's is lower, since fewer
+            sub-networks use these channels; linear layers have one group.
+            Takes the place of the optimizer's ``weight_decay`` in each of its
+            steps. From US3L (arXiv 2303.06870). Not with switchable batch
+            norm. Defaults to 0, none.
+        group_slope (float): By which part of that the decay of each further
+            group is lower, in [0, 1/7], from half of the training on; it
+            rises to it from 0. Defaults to 0.05, US3L's.
         base_momentum (float): Momentum of the target network at the start,
             in [0, 1]. Defaults to 0.996.
         momentum_schedule (str): 'cosine', along which the momentum rises to
@@ -129,6 +129,7 @@ class SupernetAlgorithm(BaseModel):
                  step_each_subnet: bool = False,
                  follow_each_step: bool = False,
                  group_decay: float = 0.,
+                 group_slope: float = 0.05,
                  base_momentum: float = 0.996,
                  momentum_schedule: str = 'cosine',
                  switchable_bn: bool = False,
@@ -150,6 +151,9 @@ class SupernetAlgorithm(BaseModel):
             if average_gradients and given:
                 raise InputError(f'average_gradients does not go with {name}='
                                  f'{given}: set one of them to False or 0')
+        if not 0 <= group_slope <= 1 / (_GROUPS - 1):
+            raise InputError(f'group_slope={group_slope} is not allowed: give '
+                             f'a value in [0, 1/{_GROUPS - 1}]')
         if not 0 <= base_momentum <= 1:
             raise InputError(f'base_momentum={base_momentum} is not allowed: '
                              'give a value in [0, 1]')
@@ -187,6 +191,7 @@ class SupernetAlgorithm(BaseModel):
         self.step_each_subnet = step_each_subnet
         self.follow_each_step = follow_each_step
         self.group_decay = group_decay
+        self.group_slope = group_slope
         self.base_momentum = base_momentum
         self.momentum_schedule = momentum_schedule
         self.target_net = copy.deepcopy(
@@ -413,7 +418,7 @@ class SupernetAlgorithm(BaseModel):
                     if probe:
                         decayed = probe.leave_out(decayed)
                     weighted = weighted + self.group_decay * group_penalty(
-                        decayed, self.progress)
+                        decayed, self.progress, self.group_slope)
                 with probe.watch(label) if probe else nullcontext():
                     optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
                 if self.average_gradients:
@@ -589,8 +594,8 @@ def _check_switchable(family: ResNetFamily, sampler) -> None:
             'and a smallest desired network')
 
 
-def group_penalty(parameters: Iterable[torch.Tensor],
-                  progress: float) -> torch.Tensor:
+def group_penalty(parameters: Iterable[torch.Tensor], progress: float,
+                  slope: float) -> torch.Tensor:
     """Half of the squared norm, with less weight on later output channels.
 
     Args:
@@ -599,12 +604,14 @@ def group_penalty(parameters: Iterable[torch.Tensor],
             group.
         progress (float): Which part of the training is done, in [0, 1]. The
             groups' weights part over the first half.
+        slope (float): By how much weights then fall from one of the eight
+            groups to the next, in [0, 1/7].
 
     Returns:
         Tensor: A scalar, whose gradient is each parameter times its group's
-        weight, from 1 down to 0.65.
+        weight, from 1 down to 1 - 7 ``slope``.
     """
-    slope = _GROUP_SLOPE * min(1., progress / _GROUPS_PARTED)
+    slope *= min(1., progress / _GROUPS_PARTED)
     penalty = 0.
     for parameter in parameters:
         if parameter.requires_grad:
