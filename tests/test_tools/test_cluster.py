@@ -90,3 +90,13 @@ def test_another_configs_checkpoint_is_refused(sdr, trained, tmp_path):
                     tmp_path / 'mine.csv')
     assert done.returncode == 2
     assert 'does not fit the config' in done.stderr
+
+
+def test_groups_of_other_channels_are_refused(sdr, tmp_path):
+    """As many channels in all, so that each weight has its shape."""
+    done = run_tool('cluster.py', *sdr, '--out', tmp_path / 'mine.csv',
+                    '--cfg-options', 'model.family.levels=4')
+    assert done.returncode == 2
+    assert re.search(
+        'of a family with .*levels=2, the config has .*levels=4: '
+        'give the config it was trained with', done.stderr)

@@ -57,7 +57,9 @@ def test_routing_goes_by_the_training_images(tool):
             pets=dict(a=(0.5, 0.5), b=(0.4, 0.4), unified=(1, 1)),
             road=dict(a=(0.1, 0.6), b=(0.2, 0.7), unified=(1, 1)))
     ]
-    # Networks a and b are taken in turn; SDR's unified one never.
+    # Networks a and b are taken in turn; SDR's unified one only on purpose.
+    own = tool.gains_of(list(map(tool.unrouted, sdr)), unified)['knn']
+    assert own['mean'] == pytest.approx(mean([0.5, 0.4]))
     by_seed = [mean([0.2, -0.1]), mean([0., 0.1])]
     gains = tool.gains_of(sdr, unified)['knn']
     assert gains['mean'] == pytest.approx(mean(by_seed))
@@ -104,7 +106,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         str(tmp_path)
     ]
     # The real thing, for some iterations.
-    budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99))
+    budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99), setting_seeds=2)
     phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
     report_path = tmp_path / 'routed_vs_unified.json'
     with mock.patch.dict(tool.BUDGETS, quick=budget), \
@@ -126,15 +128,16 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         tool.main()
     assert json.loads(report_path.read_text())['rows'] == report['rows']
     assert (tmp_path / 'routed_vs_unified.png').stat().st_size
-    # Of each seed all, four of halves, and four of SDR; on the seed that is
+    # Of each seed all, four of halves, and five of SDR; on the seeds that are
     # not reported, both ways with two momenta.
-    assert len([*tmp_path.glob('trainings/*/result.json')]) == 2 * 9 + 2 * 2
+    assert len([*tmp_path.glob('trainings/*/result.json')
+                ]) == 2 * 10 + 2 * 2 * 2
     for way in ('unified', 'sdr'):
         setting = report['settings'][way]
         assert [each['momentum'] for each in setting['tried']] == [0.9, 0.99]
         assert setting['best']['momentum'] in (0.99, 0.9)
     # The others have SDR's clusters, or random ones.
-    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2 + 2
+    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2 + 4
     assert len([*tmp_path.glob('trainings/random-clusters-?.csv')]) == 2
     assert [row['task'] for row in report['rows']] == [
         'animals', 'cells', 'digits', 'flying', 'pets', 'road', 'vehicles',
@@ -143,13 +146,18 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     for row in report['rows']:
         assert row['knn_best']['mean'] >= row['knn_routed']['mean']
         assert 0 < row['linear_unified']['mean'] <= 1
-    assert [row['idea'] for row in report['parts']] == [*tool.PARTS.values()]
+    assert [row['idea'] for row in report['parts']
+            ] == ['the unified network', *tool.PARTS.values()]
+    assert report['parts'][0]['knn_gain'] == dict(mean=0, se=0)
+    for row in report['parts']:
+        assert 0 < row['spread']['mean'] < 1.5
     assert [row['images'] for row in report['halves']] == [
         'photographs', 'photographs, as many steps', 'shapes',
         'shapes, as many steps', 'all'
     ]
-    assert [row['metric']
-            for row in report['routing']] == ['knn', 'linear', 'logme']
+    assert [row['metric'] for row in report['routing']
+            ] == ['knn', 'linear', 'logme', "none: SDR's own unified network"]
+    assert report['setting_seeds'] == [10000, 10001]
     one, *_ = report['by_seed']['sdr']
     assert sorted(one['accuracies']['pets']) == [
         *(f'cluster-{number}' for number in range(3)), 'unified'

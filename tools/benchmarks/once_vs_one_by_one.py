@@ -29,9 +29,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
-from trials import (METRICS, SECONDS, SETTING_SEED, TRAININGS, Data, Job,
-                    Setting, add_trial_options, check_trial_options,
-                    choose_setting, restore, run_groups, say, trained_with,
+from trials import (METRICS, SECONDS, TRAININGS, Data, Job, Setting,
+                    add_trial_options, check_trial_options, choose_setting,
+                    restore, run_groups, say, setting_seeds, trained_with,
                     workers)
 
 from dspnet_mm.cli import markdown_table, run
@@ -181,8 +181,7 @@ class Sides:
         if kind == 'folder':
             class_folders(args.data)
         self.budget = budgets[args.budget]
-        self.setting_seeds = list(
-            range(SETTING_SEED, SETTING_SEED + self.budget.setting_seeds))
+        self.setting_seeds = setting_seeds(self.budget.setting_seeds)
         self.place = args.data
         self.folder = os.path.join(args.out, 'trainings')
         self.method = method

@@ -95,6 +95,7 @@ COLUMNS = (
     ('knn_regret', 'lost to the best, kNN', gain),
     ('linear_regret', 'lost to the best, linear', gain),
     ('rank', 'effective rank', rank),
+    ('spread', 'spread', accuracy),
 )
 
 

@@ -5,11 +5,12 @@
 Both learn from the same mixture of worlds, at about the same cost: the
 unified network with more epochs. For each task, SDR hands over the sub-network
 that routing finds by the task's training images. SDR is also trained without
-its phases, without its distillation and with clusters drawn at random, and the
-unified network on halves of the mixture, which says whether what else is
-learned from matters at all. For SDR and for the unified network, the
-learning rate and the momentum of the target network are the best pair from the
-same lists on a seed that is not reported, by the training images of the tasks.
+its phases, without its distillation, without both and with clusters drawn at
+random, and the unified network on halves of the mixture, which says whether
+what else is learned from matters at all. For SDR and for the unified network,
+the learning rate and the momentum of the target network are the best pair from
+the same lists on seeds that are not reported, by the training images of the
+tasks.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
 best sub-network in hindsight is the best on test images, so a little of its
@@ -34,9 +35,9 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from once_vs_one_by_one import over_seeds
 from torch import nn
-from trials import (SECONDS, SETTING_SEED, TRAININGS, Job, Setting,
-                    add_trial_options, check_trial_options, choose_setting,
-                    networks, restore, run_groups, run_jobs, say, trained_with,
+from trials import (SECONDS, TRAININGS, Job, Setting, add_trial_options,
+                    check_trial_options, choose_setting, networks, restore,
+                    run_groups, run_jobs, say, setting_seeds, trained_with,
                     workers)
 
 from dspnet_mm.checkpoint import sha256_of
@@ -66,7 +67,8 @@ CONFIG = os.path.join(ROOT, 'configs', 'sdr',
 METRICS = dict(knn='kNN', linear='linear probe')
 # What a network is routed by, unless that is what is compared.
 ROUTED_BY = 'knn'
-# The network that SDR itself began with, not one of those to route to.
+# What SDR is compared with; and the network that SDR began with, not one
+# of those to route to.
 UNIFIED = 'unified'
 
 
@@ -77,11 +79,13 @@ class Budget(NamedTuple):
     rates: Tuple[float, ...]
     # Of the target network; none leaves it as the config says.
     momenta: Tuple[float, ...]
+    # How many seeds settings are chosen by.
+    setting_seeds: int = 1
 
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(54, 48, (0.015, 0.03, 0.06), (0.9, 0.99)))
+    full=Budget(54, 48, (0.03, 0.06), (0.9, 0.99), setting_seeds=2))
 # Of the mixture, few images: small batches, see once_vs_one_by_one.py.
 BATCH_SIZE = 32
 # Sub-networks of 8 channels: these, and one of three groups as large.
@@ -92,10 +96,16 @@ PHASES = [dict(levels=0, until=0.25), dict(levels=1, until=1)]
 BALANCED = False
 # SDR, and without one of its parts.
 PARTS = {
-    'sdr': 'SDR',
-    'no-phases': 'all sub-networks part at once, with the same clusters',
-    'no-distillation': 'nothing is learned from the unified network',
-    'random-clusters': 'each image is of a cluster drawn at random',
+    'sdr':
+    'SDR',
+    'no-phases':
+    'all sub-networks part at once, with the same clusters',
+    'no-distillation':
+    'nothing is learned from the unified network',
+    'neither':
+    'both of these left out',
+    'random-clusters':
+    'each image is of a cluster drawn at random, all of one size',
 }
 WORLDS = ('digits', 'vehicles', 'animals', 'cells')
 PHOTOGRAPHS, SHAPES = WORLDS[1:3], WORLDS[::3]
@@ -236,6 +246,7 @@ class Trainings:
                              'what tools/dataset/make_mixture.py writes')
         self.digest = sha256_of(about)
         self.budget = BUDGETS[args.budget]
+        self.setting_seeds = setting_seeds(self.budget.setting_seeds)
         self.folder = os.path.join(args.out, 'trainings')
         self.cfg = Config.fromfile(CONFIG)
         self.cfg.model.family.update(FAMILY)
@@ -280,13 +291,13 @@ class Trainings:
                    seed: int) -> None:
         """Take one of its parts from SDR."""
         batches = cfg.train_dataloader.batch_sampler
-        if way == 'no-phases':
+        if way in ('no-phases', 'neither'):
             batches.phases = batches.phases[-1:]
             # A network that has not learned yet makes no clusters.
             batches.clusters = os.path.join(
                 TRAININGS,
                 self.job('sdr', setting, seed).folder, 'clusters.csv')
-        if way == 'no-distillation':
+        if way in ('no-distillation', 'neither'):
             cfg.model.distillation_weight = 0.
         if way == 'random-clusters':
             batches.clusters = os.path.join(TRAININGS,
@@ -423,8 +434,52 @@ def rows_of(unified: List[dict], sdr: List[dict]) -> List[dict]:
     return rows
 
 
+def unrouted(result: dict) -> dict:
+    """SDR's result, as if it had nothing but its own unified network."""
+    return dict(
+        result,
+        accuracies={
+            task: {
+                UNIFIED: networks[UNIFIED]
+            }
+            for task, networks in result['accuracies'].items()
+        })
+
+
+def routing_of(trained: Dict[str, List[dict]]) -> List[dict]:
+    """A row for each metric to route by, and one for no routing at all."""
+    sdr, unified = trained['sdr'], trained[UNIFIED]
+    rows = [(metric, gains_of(sdr, unified, metric), regrets_of(sdr, metric))
+            for metric in ROUTING]
+    own = [unrouted(result) for result in sdr]
+    lost = {
+        key:
+        over_seeds([
+            mean(each.best[key] - other[task].found[key]
+                 for task, each in routed(result).items())
+            for result, other in zip(sdr, map(routed, own))
+        ])
+        for key in METRICS
+    }
+    rows.append(("none: SDR's own unified network", gains_of(own,
+                                                             unified), lost))
+    return [
+        dict(
+            metric=metric,
+            **{
+                f'{key}_gain': value
+                for key, value in gains.items()
+            },
+            **{
+                f'{key}_regret': value
+                for key, value in regrets.items()
+            }) for metric, gains, regrets in rows
+    ]
+
+
 def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
-    """A row for SDR and for it without each of its parts."""
+    """A row for what SDR is compared with, for SDR and without its parts."""
+    ways = {UNIFIED: 'the unified network', **PARTS}
     return [
         dict(
             idea=idea,
@@ -437,8 +492,9 @@ def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
                 mean(each.rank for each in routed(result).values())
                 for result in trained[way]
             ]),
+            spread=over_seeds([result['spread'] for result in trained[way]]),
             cost_ratio=costs_of(trained[way]) / costs_of(trained[UNIFIED]))
-        for way, idea in PARTS.items()
+        for way, idea in ways.items()
     ]
 
 
@@ -461,14 +517,19 @@ def choose(trainings: Trainings, way: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
     """The best setting of a way, see :func:`choose_setting`."""
 
+    seeds = trainings.setting_seeds
+
     def accuracies(settings: List[Setting]) -> List[float]:
-        results = run_jobs(
-            [trainings.job(way, each, SETTING_SEED) for each in settings],
-            trainings.folder, pool)
+        results = iter(
+            run_jobs([
+                trainings.job(way, each, seed) for each in settings
+                for seed in seeds
+            ], trainings.folder, pool))
         # By the tasks' training images: the others are for the result.
         return [
-            mean(each.found[f'by_{key}'] for each in routed(result).values()
-                 for key in METRICS) for result in results
+            mean(each.found[f'by_{key}'] for _ in seeds
+                 for each in routed(next(results)).values() for key in METRICS)
+            for _ in settings
         ]
 
     budget = trainings.budget
@@ -493,34 +554,34 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
 
     def train(ways: Sequence[str]) -> Dict[str, List[dict]]:
         say(f'{", ".join(ways)}: seeds {", ".join(map(str, args.seeds))}')
-        groups = []
-        for way in ways:
-            best, _ = chosen['sdr' if way in PARTS else UNIFIED]
-            groups.append(
-                [trainings.job(way, best, seed) for seed in args.seeds])
+        best = {
+            way: chosen['sdr' if way in PARTS else UNIFIED][0]
+            for way in ways
+        }
+        # Ways in turn, so that what slows the machine slows all of them.
+        groups = [[trainings.job(way, best[way], seed) for way in ways]
+                  for seed in args.seeds]
         if 'no-phases' in ways:
             restore([
                 trainings.job('sdr', chosen['sdr'][0], seed)
                 for seed in args.seeds
             ], chain(*groups), trainings.folder, pool)
-        return dict(zip(ways, run_groups(groups, trainings.folder, pool)))
+        by_seed = run_groups(groups, trainings.folder, pool)
+        return {way: list(of) for way, of in zip(ways, zip(*by_seed))}
 
     trained = train(compared)
     # Behind SDR, whose clusters are taken again.
     trained.update(
         train([way for way in (*PARTS, *HALVES) if way not in compared]))
     gains = gains_of(trained['sdr'], trained[UNIFIED])
-    regrets = {
-        metric: regrets_of(trained['sdr'], metric)
-        for metric in ROUTING
-    }
+    regrets = regrets_of(trained['sdr'], ROUTED_BY)
     figures = {}
     for key in METRICS:
         figures.update({
             f'{key}_gain_mean': gains[key]['mean'],
             f'{key}_gain_mean_se': gains[key]['se'],
-            f'{key}_regret_mean': regrets[ROUTED_BY][key]['mean'],
-            f'{key}_regret_mean_se': regrets[ROUTED_BY][key]['se']
+            f'{key}_regret_mean': regrets[key]['mean'],
+            f'{key}_regret_mean_se': regrets[key]['se']
         })
     figures['cost_ratio'] = costs_of(trained['sdr']) / costs_of(
         trained[UNIFIED])
@@ -528,19 +589,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         figures=figures,
         rows=rows_of(trained[UNIFIED], trained['sdr']),
         parts=parts_of(trained),
-        routing=[
-            dict(
-                metric=metric,
-                **{
-                    f'{key}_gain': value
-                    for key, value in gains_of(
-                        trained['sdr'], trained[UNIFIED], metric).items()
-                },
-                **{
-                    f'{key}_regret': value
-                    for key, value in regrets[metric].items()
-                }) for metric in ROUTING
-        ],
+        routing=routing_of(trained),
         halves=halves_of(trained),
         seconds=SECONDS,
         costs={
@@ -556,7 +605,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         family=FAMILY,
         phases=PHASES,
         seeds=args.seeds,
-        setting_seed=SETTING_SEED,
+        setting_seeds=trainings.setting_seeds,
         versions=trained_with(
             [result['versions'] for result in chain(*trained.values())]))
 

@@ -55,8 +55,8 @@ SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 # same one wherever they are kept.
 TRAININGS = '{trainings}'
 Labelled = Tuple[torch.Tensor, np.ndarray]
-# Of the seeds, this one is for the choice of settings alone.
-SETTING_SEED = 10000
+# Seeds from this one on are for the choice of settings alone.
+_SETTING_SEED = 10000
 
 
 def add_trial_options(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +101,11 @@ def check_trial_options(args: argparse.Namespace) -> None:
             raise InputError(f'--{name.replace("_", "-")} {value} is not '
                              f'allowed: give at least {least}')
     args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+
+
+def setting_seeds(number: int) -> List[int]:
+    """Those that settings are chosen by, which are not reported."""
+    return list(range(_SETTING_SEED, _SETTING_SEED + number))
 
 
 class Setting(NamedTuple):
@@ -273,6 +278,45 @@ class CostHook(Hook):
 
 
 @HOOKS.register_module()
+class SpreadHook(Hook):
+    """Averages the spreads of sub-networks' projections over an epoch.
+
+    A measure of collapse that methods on a supernet log with each iteration,
+    see :func:`dspnet_mm.models.algorithms.base.spread`.
+    """
+
+    def __init__(self) -> None:
+        self._spreads: List[torch.Tensor] = []
+        self._loaded: Optional[float] = None
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self._spreads.clear()
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        self._spreads += [
+            value for name, value in outputs.items()
+            if name.startswith('spread_')
+        ]
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['spread'] = self.mean
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._loaded = checkpoint.get('spread')
+
+    @property
+    def mean(self) -> Optional[float]:
+        """Of the last epoch, from 0 (collapse) to about 1; None of others."""
+        if not self._spreads:
+            return self._loaded
+        return torch.stack(self._spreads).mean().item()
+
+
+@HOOKS.register_module()
 class ProgressHook(Hook):
     """Tells each fifth of a training on stderr, which tools have in common.
 
@@ -312,7 +356,7 @@ def _placed(value: Any, folder: str) -> Any:
         else value
 
 
-def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
+def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
     """Train, or go on where a training was interrupted.
 
     Args:
@@ -320,7 +364,8 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
         folder (str): Where its checkpoints and log go.
 
     Returns:
-        tuple[Module, dict]: The algorithm, and its cost in seconds.
+        tuple[Module, dict]: The algorithm; and ``cost``, in seconds, and
+        ``spread``, see :class:`SpreadHook`.
     """
     cfg = Config(_placed(job.cfg.to_dict(), os.path.dirname(folder)))
     pipeline = cfg.train_dataloader.dataset.pipeline
@@ -332,6 +377,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     cfg.custom_hooks = [
         *(dict(hook, num_workers=0)
           for hook in cfg.custom_hooks if hook.type in _NEEDED_HOOKS),
+        dict(type='SpreadHook'),
         dict(type='CostHook'),
         dict(type='ProgressHook', name=job.name)
     ]
@@ -347,8 +393,9 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, float]]:
     cfg.experiment_name = cfg.visualizer.name = f'{job.name}-{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
     runner.train()
-    hook, = (hook for hook in runner.hooks if isinstance(hook, CostHook))
-    return runner.model, hook.cost
+    hooks = {type(hook): hook for hook in runner.hooks}
+    return runner.model, dict(
+        cost=hooks[CostHook].cost, spread=hooks[SpreadHook].mean)
 
 
 def networks(model: nn.Module, subnet: str) -> Iterator[Tuple[str, nn.Module]]:
@@ -413,19 +460,19 @@ def run_job(job: Job, folder: str) -> dict:
         folder (str): Where the job's own folder is, or is made.
 
     Returns:
-        dict: What ``result.json`` in the job's folder holds: ``cost``,
-        ``accuracies`` by network and metric, and ``versions``, with the GPU's
-        name where it was trained on one.
+        dict: What ``result.json`` in the job's folder holds: ``cost`` and
+        ``spread``, see :func:`train`, ``accuracies`` by network and metric,
+        and ``versions``, with the GPU's name where it was trained on one.
     """
     folder = os.path.join(folder, job.folder)
 
     def work() -> dict:
-        model, cost = train(job, folder)
+        model, measured = train(job, folder)
         image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
                                                job.input_size)
         accuracies = job.data.accuracies(model, image_format, job.subnet)
         return dict(
-            cost=cost,
+            measured,
             accuracies=accuracies,
             versions=dict(versions(), **_accelerator()))
 

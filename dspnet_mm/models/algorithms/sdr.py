@@ -16,6 +16,8 @@ from dspnet_mm.subnet import Subnet
 from .base import Views
 from .dspnet import DSPNet
 
+_GROUPING = ('shared_channels', 'num_groups', 'levels')
+
 
 @MODELS.register_module()
 class SDR(DSPNet):
@@ -86,11 +88,30 @@ class SDR(DSPNet):
             network.set_active_subnet(self.unified)
         # In how many levels sub-networks differ, which resuming has to know.
         self.register_buffer('levels', torch.zeros((), dtype=torch.long))
+        # Weights that are divided otherwise may be of the same shapes.
+        self.register_buffer(
+            'grouping',
+            torch.tensor([getattr(self.family, name) for name in _GROUPING]))
 
     def init_weights(self) -> None:
         """Initialise all networks alike."""
         super().init_weights()
         self.unified_net.load_state_dict(self.target_net.state_dict())
+
+    def _load_from_state_dict(self, state_dict: Dict[str, torch.Tensor],
+                              prefix: str, *args) -> None:
+        saved = state_dict.get(f'{prefix}grouping')
+        if saved is not None and not torch.equal(saved.cpu(),
+                                                 self.grouping.cpu()):
+            found, allowed = (', '.join(
+                f'{name}={value}'
+                for name, value in zip(_GROUPING, grouping.tolist()))
+                              for grouping in (saved, self.grouping))
+            raise InputError(
+                f'the checkpoint is of a family with {found}, the '
+                f'config has {allowed}: give the config it was '
+                'trained with; the work directory holds a copy')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train_step(self, data: dict,
                    optim_wrapper: OptimWrapper) -> Dict[str, torch.Tensor]:
