@@ -18,6 +18,7 @@ from dspnet_mm.datasets import UnreadableImage
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, iterate, pick
 from dspnet_mm.files import read_json, write_json
+from dspnet_mm.grouped_family import UNIFIED
 from dspnet_mm.models import SDR, SupernetAlgorithm
 from dspnet_mm.slimming import recalibrate, slim
 
@@ -59,15 +60,13 @@ def backbone_of(model: SupernetAlgorithm) -> nn.Module:
 
     Args:
         model (SupernetAlgorithm): With :class:`SDR`, the network is the
-            unified one, averaged as a target network is; else the online
-            supernet.
+            unified one; else the online supernet.
 
     Returns:
         Module: Its batch norm is to be recalibrated.
     """
     if isinstance(model, SDR):
-        network = model.unified_net if model.levels else model.target_net
-        return slim(network[0], model.unified)
+        return slim(model.network_of(UNIFIED), model.unified)
     return slim(model.backbone, model.family.full)
 
 

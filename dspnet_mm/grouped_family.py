@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """The family of sub-networks that share some of their channels only."""
 from itertools import product
-from typing import Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 from mmselfsup.registry import TASK_UTILS
@@ -9,6 +9,9 @@ from mmselfsup.registry import TASK_UTILS
 from dspnet_mm.channels import ActiveChannels, Channels
 from dspnet_mm.errors import InputError
 from dspnet_mm.subnet import Depths, ResNetFamily, Subnet, Widths
+
+# What the network is called that sub-networks part from, and distill from.
+UNIFIED = 'unified'
 
 
 @TASK_UTILS.register_module()
@@ -100,6 +103,20 @@ class GroupedResNetFamily(ResNetFamily):
         groups = list(self.desired.values())[cluster].groups
         common = 0 if levels is None else self.num_stages - levels
         return self.subnet(groups=(0, ) * common + groups[common:])
+
+    def __getitem__(self, name: str) -> Subnet:
+        """See :meth:`ResNetFamily.__getitem__`.
+
+        The unified network, from which all others part, has the channels of
+        the first one.
+        """
+        return self.subnet_of(0) if name == UNIFIED else super().__getitem__(
+            name)
+
+    @property
+    def exported(self) -> Dict[str, Subnet]:
+        """See :attr:`ResNetFamily.exported`: with the unified network."""
+        return {**super().exported, UNIFIED: self[UNIFIED]}
 
     def subnet(self,
                widths: Widths = 1.0,

@@ -314,6 +314,11 @@ class ResNetFamily:
                              f'family has {self._listing(self.desired)}')
         return self.desired[name]
 
+    @property
+    def exported(self) -> Dict[str, Subnet]:
+        """What is exported where all are asked for: the DNs, by name."""
+        return dict(self.desired)
+
     @staticmethod
     def _listing(named: Dict[str, Subnet]) -> str:
         return ', '.join(f'{name} ({subnet})'

@@ -27,6 +27,7 @@ from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate, pick,
                                   pick_balanced)
 from dspnet_mm.evaluation.report import labelled_cfgs, labelled_datasets
 from dspnet_mm.files import check_writable, write_json
+from dspnet_mm.grouped_family import UNIFIED
 from dspnet_mm.models import SDR
 from dspnet_mm.routing import METRICS, check_task, subnets_features
 from dspnet_mm.slimming import (export_subnets, find_plain_files, load_config,
@@ -145,8 +146,16 @@ class Exports:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        found = [load_plain(path) for path in find_plain_files([folder])]
+        # SDR's alone; nothing is routed to it.
+        self.unified_networks = [
+            network for network in found
+            if (network.meta['method'], network.meta['name']) == (SDR.method,
+                                                                  UNIFIED)
+        ]
         self.networks = [
-            load_plain(path) for path in find_plain_files([folder])
+            network for network in found
+            if network not in self.unified_networks
         ]
         self.number = len(self.networks)
         if not self.number:
@@ -168,8 +177,11 @@ class Exports:
         for network in self.networks:
             yield network.meta['name'], task.features(network.backbone)
 
-    def unified(self, task: Task) -> None:
-        """It is not exported."""
+    def unified(self, task: Task) -> Optional[np.ndarray]:
+        """The features of SDR's unified network, where it is exported."""
+        for network in self.unified_networks:
+            return task.features(network.backbone)
+        return None
 
     def export(self, name: str, task: Task, out: str) -> None:
         """Copy the best."""

@@ -32,7 +32,9 @@ def parse_args() -> argparse.Namespace:
     which.add_argument(
         '--subnet', nargs='+', metavar='NAME', help='desired networks')
     which.add_argument(
-        '--all', action='store_true', help='all desired networks')
+        '--all',
+        action='store_true',
+        help='all desired networks, and the unified network of SDR')
     which.add_argument(
         '--width',
         nargs='+',
@@ -106,7 +108,7 @@ def parse_args() -> argparse.Namespace:
 def select(family: dspnet_mm.ResNetFamily, args: argparse.Namespace) -> dict:
     """The sub-networks that the arguments ask for, by file name."""
     if args.all:
-        return dict(family.desired)
+        return family.exported
     if args.subnet:
         return {name: family[name] for name in args.subnet}
     if args.width or args.depth:

@@ -138,8 +138,9 @@ def export_subnets(cfg: Config,
                     zero_init_residual=model.backbone.zero_init_residual),
                 **shared_meta)
             written.append(
-                _export_one(model.backbone, subnet, meta, batches, staging,
-                            further_files, device))
+                _export_one(
+                    model.network_of(name), subnet, meta, batches, staging,
+                    further_files, device))
         others = [entry for entry in entries if entry['name'] not in subnets]
         with open(os.path.join(staging, INDEX_NAME), 'w') as file:
             json.dump(dict(subnets=others + written), file, indent=2)

@@ -49,7 +49,7 @@ from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate,
                                   knn_accuracy, linear_accuracy)
 from dspnet_mm.evaluation.report import labelled_datasets
 from dspnet_mm.files import check_writable, whole_file, write_json
-from dspnet_mm.grouped_family import GroupedResNetFamily
+from dspnet_mm.grouped_family import UNIFIED, GroupedResNetFamily
 from dspnet_mm.models import SDR
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.routing import METRICS as ROUTING
@@ -67,9 +67,6 @@ CONFIG = os.path.join(ROOT, 'configs', 'sdr',
 METRICS = dict(knn='kNN', linear='linear probe')
 # What a network is routed by, unless that is what is compared.
 ROUTED_BY = 'knn'
-# What SDR is compared with; and the network that SDR began with, not one
-# of those to route to.
-UNIFIED = 'unified'
 
 
 class Budget(NamedTuple):
@@ -543,6 +540,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         dict: What the command writes as JSON, but for ``command``.
     """
     trainings = Trainings(args)
+    # What SDR is compared with is called as its own, and is another.
     compared = (UNIFIED, 'sdr')
     # Side by side, so that no process waits for the other choice.
     with ThreadPoolExecutor(len(compared)) as threads:

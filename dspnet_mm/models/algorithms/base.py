@@ -301,6 +301,17 @@ class SupernetAlgorithm(BaseModel):
         """
         return subnet
 
+    def network_of(self, name: str) -> SlimmableNetwork:
+        """The backbone that holds the weights of what is exported.
+
+        Args:
+            name (str): One of the family's ``exported``, or of a sub-network.
+
+        Returns:
+            SlimmableNetwork: The online one, unless a method says otherwise.
+        """
+        return self.backbone
+
     @property
     def seed(self) -> int:
         """The seed of the run, equal on all ranks."""

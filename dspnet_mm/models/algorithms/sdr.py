@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from dspnet_mm.datasets import Part
 from dspnet_mm.errors import InputError
+from dspnet_mm.grouped_family import UNIFIED
 from dspnet_mm.models.samplers import ClusterSampler
-from dspnet_mm.models.slimmable_network import activate
+from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from dspnet_mm.subnet import Subnet
 from .base import Views
 from .dspnet import DSPNet
@@ -82,7 +83,7 @@ class SDR(DSPNet):
                 f'{type(self.sampler).__name__} does not go by clusters: set '
                 'model.sampler.type=ClusterSampler')
         self.distillation_weight = distillation_weight
-        self.unified = self.family.subnet_of(0)
+        self.unified = self.family[UNIFIED]
         self.unified_net: nn.Sequential = copy.deepcopy(self.target_net)
         for network in self.unified_net:
             network.set_active_subnet(self.unified)
@@ -209,6 +210,15 @@ class SDR(DSPNet):
         common = self._common_stages
         return self.family.subnet(
             groups=(0, ) * common + subnet.groups[common:])
+
+    def network_of(self, name: str) -> SlimmableNetwork:
+        """See :meth:`SupernetAlgorithm.network_of`.
+
+        The unified network is averaged, as a target network is.
+        """
+        if name != UNIFIED:
+            return super().network_of(name)
+        return (self.unified_net if self.levels else self.target_net)[0]
 
     @torch.no_grad()
     def update_target(self) -> None:
