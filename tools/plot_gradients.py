@@ -4,14 +4,19 @@
 import argparse
 import glob
 import json
+import math
 import os
+import shlex
+import sys
+from statistics import mean, stdev
 from typing import Dict, List, Tuple
 
 from matplotlib.figure import Figure
 
 from dspnet_mm.cli import run
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, whole_file
+from dspnet_mm.files import check_writable, whole_file, write_json
+from dspnet_mm.versions import versions
 
 PREFIX = 'gradients/'
 PANELS = (('imbalance_', 'gradient on a sub-network\'s parameters\n'
@@ -28,7 +33,11 @@ def parse_args() -> argparse.Namespace:
         metavar='WORK_DIR',
         help='of trainings with GradientHook, one for each row')
     parser.add_argument(
-        '--out', required=True, metavar='PICTURE.png', help='where it goes')
+        '--out',
+        required=True,
+        metavar='PICTURE.png',
+        help='where it goes, and beside it, as .json, means over the second '
+        'half of each training')
     return parser.parse_args()
 
 
@@ -72,9 +81,32 @@ def draw(rows: Dict[str, Curves]) -> Figure:
     return figure
 
 
+def means(title: str, curves: Curves) -> List[dict]:
+    """A row for each figure: its mean over the second half of a training.
+
+    Before, a slow start has no figures of smaller sub-networks. The error is
+    that of independent values, as batches are.
+    """
+    last = max(step for points in curves.values() for step, _ in points)
+    rows = []
+    for name, points in sorted(curves.items()):
+        values = [value for step, value in points if 2 * step > last]
+        if len(values) > 1:
+            error = stdev(values) / math.sqrt(len(values))
+            rows.append(
+                dict(
+                    training=title,
+                    figure=name,
+                    second_half=dict(mean=mean(values), se=error),
+                    iterations=len(values)))
+    return rows
+
+
 def main() -> None:
     args = parse_args()
-    check_writable(args.out)
+    report = f'{os.path.splitext(args.out)[0]}.json'
+    for path in (args.out, report):
+        check_writable(path)
     rows = {
         os.path.basename(os.path.abspath(work_dir)): read(work_dir)
         for work_dir in args.work_dirs
@@ -82,7 +114,16 @@ def main() -> None:
     figure = draw(rows)
     with whole_file(args.out) as temporary:
         figure.savefig(temporary, dpi=150)
-    print(f'picture: {args.out}')
+    write_json(
+        report,
+        dict(
+            rows=[
+                row for title, curves in rows.items()
+                for row in means(title, curves)
+            ],
+            versions=versions(),
+            command=shlex.join(['python', *sys.argv])))
+    print(f'picture: {args.out}, means: {report}')
 
 
 if __name__ == '__main__':

@@ -87,6 +87,7 @@ class GradientProbe:
         if supernets is not None:
             total = sum(gradients.values())
             for label, gradient in gradients.items():
+                figures[f'norm_{label}'] = total[gradient != 0].norm().item()
                 excess = self._excess(total, supernets, gradient != 0)
                 if label != self._supernet and excess:
                     figures[f'imbalance_{label}'] = excess

@@ -53,6 +53,9 @@ def test_the_figures_are_those_of_the_gradients():
     assert probe.summary() == pytest.approx(
         dict(
             imbalance_small=excess(total) / excess(large),
+            norm_large=np.linalg.norm(np.concatenate(total)),
+            norm_small=np.linalg.norm(
+                np.concatenate([part[:2] for part in total[:2]] + [total[2]])),
             cosine_large_small=cosine))
 
 
@@ -92,8 +95,9 @@ def test_it_sees_each_subnets_gradient_and_changes_nothing(way, group_decay):
     for key, tensor in alone.items():
         assert torch.equal(tensor, state[key]), key
     assert set(figures) == {
-        'imbalance_middle', 'imbalance_tiny', 'cosine_large_middle',
-        'cosine_large_tiny', 'cosine_middle_tiny'
+        'imbalance_middle', 'imbalance_tiny', 'norm_large', 'norm_middle',
+        'norm_tiny', 'cosine_large_middle', 'cosine_large_tiny',
+        'cosine_middle_tiny'
     }
     assert figures['imbalance_tiny'] > 0
     assert all(-1 <= value <= 1 for name, value in figures.items()
@@ -147,6 +151,29 @@ def test_a_run_records_them(tmp_path):
     assert done.returncode == 0, done.stderr
     height, width, _ = plt.imread(picture).shape
     assert width > 3 * height
+    # Of two recorded iterations one is in the second half, without an error.
+    assert json.loads(picture.with_suffix('.json').read_text())['rows'] == []
+
+
+def test_means_are_of_the_second_half(tmp_path):
+    folder = tmp_path / 'run' / 'now' / 'vis_data'
+    folder.mkdir(parents=True)
+    lines = [
+        json.dumps({
+            'gradients/cosine_a_b': value,
+            'step': step
+        }) for step, value in ((10, 9.), (20, 9.), (30, 1.), (40, 2.))
+    ]
+    (folder / 'scalars.json').write_text('\n'.join(lines))
+    done = run_tool('plot_gradients.py', tmp_path / 'run', '--out',
+                    tmp_path / 'gradients.png')
+    assert done.returncode == 0, done.stderr
+    row, = json.loads((tmp_path / 'gradients.json').read_text())['rows']
+    assert row == dict(
+        training='run',
+        figure='cosine_a_b',
+        second_half=dict(mean=1.5, se=0.5),
+        iterations=2)
 
 
 def test_a_run_without_them_is_refused(tmp_path):

@@ -50,6 +50,8 @@ def rank(value: Dict[str, float]) -> str:
 COLUMNS = (
     ('figure', 'figure', str),
     ('value', 'measured', '{:.3g}'.format),
+    ('training', 'training', str),
+    ('second_half', 'mean over the second half', accuracy),
     ('bound', 'bound', str),
     ('method', 'method', lambda value: METHODS.get(value, value)),
     ('subnet', 'sub-network', str),

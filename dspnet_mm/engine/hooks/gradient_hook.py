@@ -23,7 +23,8 @@ class GradientHook(Hook):
       gradient is on a sub-network's parameters than on the others, over the
       same of the supernet's own gradient, so that 1 is what a network would
       have alone. Sizes are root mean squares, and the mean is over the
-      convolutions that the sub-network has a part of.
+      convolutions that the sub-network has a part of. ``norm_NAME`` is the
+      l2 norm of the summed gradient on the sub-network's parameters.
     - divergence, that gradients point elsewhere: ``cosine_NAME_NAME`` is the
       cosine, in [-1, 1], between two sub-networks' gradients on the
       parameters that both have.
