@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
 import csv
+import glob
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from conftest import (CIFAR_CONFIG, DIGITS_CONFIG, ROOT, SDR_CONFIG, RunsCode,
-                      digits_cfg, model_cfg, train)
+                      digits_cfg, model_cfg, run_tool, train)
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
@@ -446,3 +447,34 @@ def test_a_rank_that_dies_ends_the_run(tmp_path, how, complaint):
             break
         time.sleep(1)
     assert not processes_with(str(tmp_path))
+
+
+METHODS_CONFIGS = sorted(
+    path for method in ('slimclr', 'us3l')
+    for path in glob.glob(os.path.join(ROOT, 'configs', method, '*digits.py')))
+
+
+@pytest.mark.parametrize('config', METHODS_CONFIGS)
+def test_each_methods_run_is_resumed_slimmed_and_evaluated(config, tmp_path):
+    states = []
+    for run in ('whole', 'resumed'):
+        cfg = digits_cfg(tmp_path / run, epochs=2, config=config)
+        if run == 'resumed':
+            cfg.resume = True
+            cfg.load_from = str(tmp_path / 'whole' / 'epoch_1.pth')
+        states.append(train(cfg).model.state_dict())
+    whole, resumed = states
+    assert whole.keys() == resumed.keys()
+    for key, tensor in whole.items():
+        assert torch.equal(tensor, resumed[key]), key
+
+    cfg.dump(str(tmp_path / 'config.py'))
+    done = run_tool('slim_export.py', tmp_path / 'config.py',
+                    tmp_path / 'resumed' / 'epoch_2.pth', '--out-dir',
+                    tmp_path / 'exports', '--all', '--calib-images', 100)
+    assert done.returncode == 0, done.stderr
+    done = run_tool('evaluate.py', tmp_path / 'exports', '--data', 'digits')
+    assert done.returncode == 0, done.stderr
+    method, _ = os.path.basename(config).split('_', 1)
+    for network in cfg.model.family.desired:
+        assert re.search(rf'\| {method} +\| {network.name} ', done.stdout)

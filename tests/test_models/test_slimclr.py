@@ -1,13 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
-import glob
-import os
-import re
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, digits_cfg, model_cfg, run_tool, train
+from conftest import model_cfg
 from mmengine.logging import MessageHub
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmselfsup.registry import MODELS
@@ -338,33 +335,3 @@ def test_a_temperature_of_zero_is_refused():
     with pytest.raises(
             InputError, match='distillation_temperature=0 is not allowed'):
         build('SlimCLRMoCoV2', distillation_temperature=0)
-
-
-DIGITS_CONFIGS = sorted(
-    glob.glob(os.path.join(ROOT, 'configs', 'slimclr', '*digits.py')))
-
-
-@pytest.mark.parametrize('config', DIGITS_CONFIGS)
-def test_a_run_is_resumed_slimmed_and_evaluated(config, tmp_path):
-    states = []
-    for run in ('whole', 'resumed'):
-        cfg = digits_cfg(tmp_path / run, epochs=2, config=config)
-        if run == 'resumed':
-            cfg.resume = True
-            cfg.load_from = str(tmp_path / 'whole' / 'epoch_1.pth')
-        states.append(train(cfg).model.state_dict())
-    whole, resumed = states
-    assert whole.keys() == resumed.keys()
-    for key, tensor in whole.items():
-        assert torch.equal(tensor, resumed[key]), key
-
-    cfg.dump(str(tmp_path / 'config.py'))
-    done = run_tool('slim_export.py', tmp_path / 'config.py',
-                    tmp_path / 'resumed' / 'epoch_2.pth', '--out-dir',
-                    tmp_path / 'exports', '--all', '--calib-images', 100)
-    assert done.returncode == 0, done.stderr
-    done = run_tool('evaluate.py', tmp_path / 'exports', '--data', 'digits')
-    assert done.returncode == 0, done.stderr
-    method = re.match(r'slimclr-[a-z0-9]+', os.path.basename(config)).group()
-    for width in ('1.00', '0.75', '0.50', '0.25'):
-        assert re.search(rf'\| {method} +\| width_{width} ', done.stdout)
