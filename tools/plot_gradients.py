@@ -4,11 +4,9 @@
 import argparse
 import glob
 import json
-import math
 import os
 import shlex
 import sys
-from statistics import mean, stdev
 from typing import Dict, List, Tuple
 
 from matplotlib.figure import Figure
@@ -16,6 +14,7 @@ from matplotlib.figure import Figure
 from dspnet_mm.cli import run
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file, write_json
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.versions import versions
 
 PREFIX = 'gradients/'
@@ -92,12 +91,11 @@ def means(title: str, curves: Curves) -> List[dict]:
     for name, points in sorted(curves.items()):
         values = [value for step, value in points if 2 * step > last]
         if len(values) > 1:
-            error = stdev(values) / math.sqrt(len(values))
             rows.append(
                 dict(
                     training=title,
                     figure=name,
-                    second_half=dict(mean=mean(values), se=error),
+                    second_half=mean_and_error(values),
                     iterations=len(values)))
     return rows
 

@@ -146,17 +146,13 @@ class Exports:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        found = [load_plain(path) for path in find_plain_files([folder])]
-        # SDR's alone; nothing is routed to it.
-        self.unified_networks = [
-            network for network in found
-            if (network.meta['method'], network.meta['name']) == (SDR.method,
-                                                                  UNIFIED)
-        ]
-        self.networks = [
-            network for network in found
-            if network not in self.unified_networks
-        ]
+        self.networks, self.unified_networks = [], []
+        for network in map(load_plain, find_plain_files([folder])):
+            # Of SDR, nothing is routed to it.
+            unified = (network.meta['method'],
+                       network.meta['name']) == (SDR.method, UNIFIED)
+            (self.unified_networks
+             if unified else self.networks).append(network)
         self.number = len(self.networks)
         if not self.number:
             raise InputError(f'{folder} holds no network: give a folder that '

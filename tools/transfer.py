@@ -5,7 +5,6 @@ import argparse
 import glob
 import hashlib
 import json
-import math
 import os
 import re
 import shlex
@@ -13,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from statistics import mean, stdev
 from typing import Any, Dict, List, NamedTuple, Tuple, Union
 from unittest import mock
 
@@ -28,6 +26,7 @@ from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.files import check_writable, kept_result, write_json
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.slimming import find_plain_files, load_plain
 from dspnet_mm.versions import versions
 
@@ -242,7 +241,7 @@ def statistic(values: List[float]) -> Union[float, Dict[str, float]]:
     """A value, or the mean of several and its standard error."""
     if len(values) == 1:
         return values[0]
-    return dict(mean=mean(values), se=stdev(values) / math.sqrt(len(values)))
+    return mean_and_error(values)
 
 
 def summary_of(rows: List[dict], metas: Dict[str, dict]) -> List[dict]:

@@ -20,7 +20,7 @@ import shlex
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import accumulate, chain
-from statistics import mean, stdev
+from statistics import mean
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import matplotlib
@@ -38,6 +38,7 @@ from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
 from dspnet_mm.files import check_writable, whole_file, write_json
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
 
@@ -359,16 +360,6 @@ def run_all(groups: Sequence[List[Job]], folder: str,
     ]
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of independent values."""
-    return stdev(values) / math.sqrt(len(values))
-
-
-def over_seeds(values: Sequence[float]) -> Dict[str, float]:
-    """Their mean and its standard error."""
-    return dict(mean=mean(values), se=standard_error(values))
-
-
 def error(outcomes: List[Outcome], metric: str, names: Iterable[str]) -> float:
     """The mean error rate over seeds and the named networks."""
     return mean(1 - outcome.accuracies[name][metric] for outcome in outcomes
@@ -391,18 +382,12 @@ def figures_of(ours: List[Outcome], theirs: List[Outcome]) -> Dict[str, float]:
         }
         of_seeds = [mean(values) for values in zip(*gains.values())]
         worst = min(gains.values(), key=mean)
-        figures.update({
-            f'{metric}_gain_mean':
-            mean(of_seeds),
-            f'{metric}_gain_mean_se':
-            standard_error(of_seeds),
-            f'{metric}_gain_worst':
-            mean(worst),
-            f'{metric}_gain_worst_se':
-            standard_error(worst),
-            f'{metric}_error_ratio':
-            error(ours, metric, gains) / error(theirs, metric, gains)
-        })
+        for name, values in (('mean', of_seeds), ('worst', worst)):
+            gain = mean_and_error(values)
+            figures[f'{metric}_gain_{name}'] = gain['mean']
+            figures[f'{metric}_gain_{name}_se'] = gain['se']
+        figures[f'{metric}_error_ratio'] = error(ours, metric, gains) / error(
+            theirs, metric, gains)
     for key, name in (('seconds', 'cost_ratio'),
                       ('without_loading', 'cost_ratio_without_loading')):
         figures[name] = sum(one.cost(key) for one in ours) / sum(
@@ -426,7 +411,7 @@ def rows_of(outcomes: Dict[str, List[Outcome]],
                 params=family.params(subnet),
                 flops=family.flops(subnet))
             for metric in METRICS:
-                row[metric] = over_seeds(
+                row[metric] = mean_and_error(
                     [each.accuracies[name][metric] for each in of_seeds])
             rows.append(row)
     return rows
@@ -440,7 +425,8 @@ def probes_of(of_seeds: List[Outcome]) -> List[dict]:
             subnet=name,
             **{
                 kind:
-                over_seeds([each.accuracies[name][kind] for each in of_seeds])
+                mean_and_error(
+                    [each.accuracies[name][kind] for each in of_seeds])
                 for kind in kinds
             }) for name in of_seeds[0].accuracies
     ]

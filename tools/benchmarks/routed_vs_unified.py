@@ -33,7 +33,6 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
-from once_vs_one_by_one import over_seeds
 from torch import nn
 from trials import (SECONDS, TRAININGS, Job, Setting, add_trial_options,
                     check_trial_options, choose_setting, networks, restore,
@@ -50,6 +49,7 @@ from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate,
 from dspnet_mm.evaluation.report import labelled_datasets
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.grouped_family import UNIFIED, GroupedResNetFamily
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.models import SDR
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.routing import METRICS as ROUTING
@@ -384,7 +384,7 @@ def gains_of(ours: List[dict],
     """
     return {
         key:
-        over_seeds([
+        mean_and_error([
             mean(one[task].found[key] - other[task].found[key] for task in one)
             for one, other in ((routed(mine, metric), routed(other, metric))
                                for mine, other in zip(ours, theirs))
@@ -398,7 +398,7 @@ def regrets_of(results: List[dict],
     """What routing loses to the best sub-network, in the mean over tasks."""
     return {
         key:
-        over_seeds([
+        mean_and_error([
             mean(each.best[key] - each.found[key]
                  for each in routed(result, metric).values())
             for result in results
@@ -423,7 +423,7 @@ def rows_of(unified: List[dict], sdr: List[dict]) -> List[dict]:
             for title, pick in (('unified', lambda one, other: one.found),
                                 ('routed', lambda one, other: other.found),
                                 ('best', lambda one, other: other.best)):
-                row[f'{key}_{title}'] = over_seeds([
+                row[f'{key}_{title}'] = mean_and_error([
                     mean(pick(one[task], other[task])[key] for task in chosen)
                     for one, other in seeds
                 ])
@@ -451,7 +451,7 @@ def routing_of(trained: Dict[str, List[dict]]) -> List[dict]:
     own = [unrouted(result) for result in sdr]
     lost = {
         key:
-        over_seeds([
+        mean_and_error([
             mean(each.best[key] - other[task].found[key]
                  for task, each in routed(result).items())
             for result, other in zip(sdr, map(routed, own))
@@ -485,11 +485,12 @@ def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
                 for key, value in gains_of(trained[way],
                                            trained[UNIFIED]).items()
             },
-            rank=over_seeds([
+            rank=mean_and_error([
                 mean(each.rank for each in routed(result).values())
                 for result in trained[way]
             ]),
-            spread=over_seeds([result['spread'] for result in trained[way]]),
+            spread=mean_and_error(
+                [result['spread'] for result in trained[way]]),
             cost_ratio=costs_of(trained[way]) / costs_of(trained[UNIFIED]))
         for way, idea in ways.items()
     ]
@@ -502,7 +503,7 @@ def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
         row: Dict[str, Any] = dict(images=images)
         for half, tasks in TASKS_OF.items():
             for key in METRICS:
-                row[f'{key}_{half}'] = over_seeds([
+                row[f'{key}_{half}'] = mean_and_error([
                     mean(routed(result)[task].found[key] for task in tasks)
                     for result in trained[way]
                 ])
@@ -513,7 +514,6 @@ def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
 def choose(trainings: Trainings, way: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
     """The best setting of a way, see :func:`choose_setting`."""
-
     seeds = trainings.setting_seeds
 
     def accuracies(settings: List[Setting]) -> List[float]:
