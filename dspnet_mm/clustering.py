@@ -66,7 +66,7 @@ def backbone_of(model: SupernetAlgorithm) -> nn.Module:
         Module: Its batch norm is to be recalibrated.
     """
     if isinstance(model, SDR):
-        return slim(model.network_of(UNIFIED), model.unified)
+        return slim(model.exported_backbone(UNIFIED), model.unified)
     return slim(model.backbone, model.family.full)
 
 

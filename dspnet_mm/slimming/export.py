@@ -139,8 +139,8 @@ def export_subnets(cfg: Config,
                 **shared_meta)
             written.append(
                 _export_one(
-                    model.network_of(name), subnet, meta, batches, staging,
-                    further_files, device))
+                    model.exported_backbone(name), subnet, meta, batches,
+                    staging, further_files, device))
         others = [entry for entry in entries if entry['name'] not in subnets]
         with open(os.path.join(staging, INDEX_NAME), 'w') as file:
             json.dump(dict(subnets=others + written), file, indent=2)

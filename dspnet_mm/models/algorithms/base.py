@@ -301,7 +301,7 @@ class SupernetAlgorithm(BaseModel):
         """
         return subnet
 
-    def network_of(self, name: str) -> SlimmableNetwork:
+    def exported_backbone(self, name: str) -> SlimmableNetwork:
         """The backbone that holds the weights of what is exported.
 
         Args:

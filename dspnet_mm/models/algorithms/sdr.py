@@ -211,13 +211,13 @@ class SDR(DSPNet):
         return self.family.subnet(
             groups=(0, ) * common + subnet.groups[common:])
 
-    def network_of(self, name: str) -> SlimmableNetwork:
-        """See :meth:`SupernetAlgorithm.network_of`.
+    def exported_backbone(self, name: str) -> SlimmableNetwork:
+        """See :meth:`SupernetAlgorithm.exported_backbone`.
 
         The unified network is averaged, as a target network is.
         """
         if name != UNIFIED:
-            return super().network_of(name)
+            return super().exported_backbone(name)
         return (self.unified_net if self.levels else self.target_net)[0]
 
     @torch.no_grad()
