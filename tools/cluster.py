@@ -6,8 +6,8 @@ import os
 import shlex
 import sys
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from mmselfsup.registry import DATASETS
 
 from dspnet_mm.cli import add_options, markdown_table, run
@@ -20,10 +20,6 @@ from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.slimming import load_config, load_supernet
 from dspnet_mm.versions import versions
-
-matplotlib.use('Agg')
-
-from matplotlib import pyplot as plt  # noqa: E402
 
 # How much of the clusters the picture shows.
 _SHOWN_CLUSTERS = 8
@@ -98,19 +94,16 @@ def levels_of(clusters: int, groups: int) -> int:
     return levels
 
 
-def draw(dataset, clusters: np.ndarray, seed: int) -> plt.Figure:
+def draw(dataset, clusters: np.ndarray, seed: int) -> Figure:
     """Some images of some clusters, a row for each."""
     generator = np.random.default_rng(seed)
     numbers = np.unique(clusters)
     if len(numbers) > _SHOWN_CLUSTERS:
         places = np.linspace(0, len(numbers) - 1, _SHOWN_CLUSTERS)
         numbers = numbers[places.round().astype(int)]
-    figure, panels = plt.subplots(
-        len(numbers),
-        _SHOWN_IMAGES,
-        figsize=(_SHOWN_IMAGES, 1.2 * len(numbers)),
-        squeeze=False,
-        layout='constrained')
+    figure = Figure(
+        figsize=(_SHOWN_IMAGES, 1.2 * len(numbers)), layout='constrained')
+    panels = figure.subplots(len(numbers), _SHOWN_IMAGES, squeeze=False)
     for panel in panels.flat:
         panel.axis('off')
     for number, row in zip(numbers, panels):

@@ -4,15 +4,12 @@
 import argparse
 import os
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use('Agg')
-
-from matplotlib import pyplot as plt  # noqa: E402
-
-from dspnet_mm.cli import run  # noqa: E402
-from dspnet_mm.evaluation.report import METHODS, read_report  # noqa: E402
-from dspnet_mm.files import whole_file  # noqa: E402
+from dspnet_mm.cli import run
+from dspnet_mm.evaluation.report import METHODS, read_report
+from dspnet_mm.files import whole_file
+from dspnet_mm.plots import flops_axis
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,10 +22,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw(rows: list) -> plt.Figure:
+def draw(rows: list) -> Figure:
     """One panel for each accuracy."""
-    figure, panels = plt.subplots(
-        1, 2, figsize=(9, 4), sharey=True, layout='constrained')
+    figure = Figure(figsize=(9, 4), layout='constrained')
+    panels = figure.subplots(1, 2, sharey=True)
     methods = list(dict.fromkeys(row['method'] for row in rows))
     for panel, (key, title) in zip(panels, (('knn', 'kNN'),
                                             ('linear', 'linear probe'))):
@@ -56,9 +53,8 @@ def draw(rows: list) -> plt.Figure:
                             edgecolor='none',
                             alpha=0.8,
                             pad=1))
-        panel.set_xscale('log')
+        flops_axis(panel)
         panel.margins(0.12)
-        panel.set_xlabel('FLOPs (multiply-adds per image)')
         panel.set_title(title)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel('accuracy (%)')

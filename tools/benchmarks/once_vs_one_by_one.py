@@ -23,8 +23,8 @@ from itertools import accumulate, chain
 from statistics import mean
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
@@ -40,11 +40,8 @@ from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.means import mean_and_error
 from dspnet_mm.models.backbones import build_family
+from dspnet_mm.plots import flops_axis
 from dspnet_mm.subnet import ResNetFamily
-
-matplotlib.use('Agg')
-
-from matplotlib import pyplot as plt  # noqa: E402
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -470,9 +467,10 @@ def table(report: dict) -> str:
     ])
 
 
-def draw(report: dict) -> plt.Figure:
+def draw(report: dict) -> Figure:
     """Accuracy against FLOPs, and cost against the number of networks."""
-    figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout='constrained')
+    figure = Figure(figsize=(13, 4), layout='constrained')
+    panels = figure.subplots(1, 3)
     rows = report['rows']
     for index, (method, costs) in enumerate(report['costs'].items()):
         points = sorted((row for row in rows if row['method'] == method),
@@ -486,8 +484,7 @@ def draw(report: dict) -> plt.Figure:
                            color=f'C{index}',
                            label=METHODS[method])
             panel.set_title(METRICS[metric])
-            panel.set_xscale('log')
-            panel.set_xlabel('FLOPs (multiply-adds per image)')
+            flops_axis(panel)
             panel.set_ylabel('accuracy (%)')
             panel.grid(alpha=0.3)
         numbers = range(1, len(costs) + 1)

@@ -26,9 +26,9 @@ from itertools import chain
 from statistics import mean
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
@@ -54,10 +54,6 @@ from dspnet_mm.models import SDR
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.routing import METRICS as ROUTING
 from dspnet_mm.slimming import recalibrate
-
-matplotlib.use('Agg')
-
-from matplotlib import pyplot as plt  # noqa: E402
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -608,10 +604,10 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
             [result['versions'] for result in chain(*trained.values())]))
 
 
-def draw(report: dict) -> plt.Figure:
+def draw(report: dict) -> Figure:
     """Accuracies by task: of the unified network, the routed and the best."""
-    figure, panels = plt.subplots(
-        2, 1, figsize=(9, 7), layout='constrained', sharex=True)
+    figure = Figure(figsize=(9, 7), layout='constrained')
+    panels = figure.subplots(2, 1, sharex=True)
     rows = report['rows']
     places = np.arange(len(rows))
     for panel, (key, title) in zip(panels, METRICS.items()):
