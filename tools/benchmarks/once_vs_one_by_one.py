@@ -483,12 +483,12 @@ def draw(report: dict) -> Figure:
                            capsize=3,
                            color=f'C{index}',
                            label=METHODS[method])
-            panel.set_title(METRICS[metric])
-            flops_axis(panel)
-            panel.set_ylabel('accuracy (%)')
-            panel.grid(alpha=0.3)
         numbers = range(1, len(costs) + 1)
         panels[2].plot(numbers, costs, color=f'C{index}', marker='o')
+    for panel, metric in zip(panels, ('knn', 'linear')):
+        panel.set(title=METRICS[metric], ylabel='accuracy (%)')
+        flops_axis(panel)
+        panel.grid(alpha=0.3)
     panels[0].legend()
     panels[2].set(
         title='cost of pre-training',
