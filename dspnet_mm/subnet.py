@@ -18,7 +18,7 @@ Depths = Union[int, Sequence[int]]
 # What logs call sub-networks without a name of their own.
 LABELS = ('largest', 'smallest', 'random')
 # What configs may call a sub-network, whatever the DNs' names are.
-ALIASES = ('largest', 'median', 'smallest')
+ALIASES = ('largest', 'shallowest', 'smallest')
 _NAME_PATTERN = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]*')
 
 
@@ -297,7 +297,8 @@ class ResNetFamily:
 
         Args:
             name (str): Name of a DN, or 'largest' (the supernet), 'smallest',
-                or 'median' (the DN of median FLOPs, of two the lower).
+                or 'shallowest' (the DN of fewest blocks, of several that of
+                most FLOPs).
 
         Raises:
             InputError: If there is none.
@@ -306,9 +307,10 @@ class ResNetFamily:
             return self.full
         if name == 'smallest':
             return self.smallest
-        if name == 'median':
-            ordered = sorted(self.desired.values(), key=self.flops)
-            return ordered[(len(ordered) - 1) // 2]
+        if name == 'shallowest':
+            return min(
+                self.desired.values(),
+                key=lambda subnet: (sum(subnet.depths), -self.flops(subnet)))
         if name not in self.desired:
             raise InputError(f'no desired network is called {name!r}: the '
                              f'family has {self._listing(self.desired)}')

@@ -70,13 +70,16 @@ def test_names():
         family['huge']
     assert family['largest'] == family.full
     assert family['smallest'] == family.smallest
-    # Of two in the middle, the lower; in what order they are named is nothing.
-    names = ['a', 'b', 'c', 'd']
-    four = make_family(desired=[
-        dict(name=name, widths=width)
-        for name, width in zip(names, (0.5, 1.0, 0.25, 0.75))
+
+
+def test_the_shallowest_is_the_widest_of_fewest_blocks():
+    family = make_family(desired=[
+        dict(name='deep'),
+        dict(name='narrow', widths=0.25, depths=1),
+        dict(name='wide', widths=0.75, depths=1),
+        dict(name='uneven', depths=[2, 1, 1, 1])
     ])
-    assert four['median'] == four['a']
+    assert family['shallowest'] == family['wide']
 
 
 @pytest.mark.parametrize('desired, complaint', [

@@ -173,7 +173,7 @@ class PhasedSampler:
     """Another sampler in each phase of the training.
 
     E.g. a supernet that grows, one of its networks alone at first:
-    phases=[dict(type='FixedSampler', name='median', until=0.3),
+    phases=[dict(type='FixedSampler', name='shallowest', until=0.3),
     dict(type='SandwichSampler', until=1.)]. SlimCLR's slow start (arXiv
     2209.15525) is the reverse: the supernet alone for the first half.
 

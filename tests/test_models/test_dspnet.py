@@ -263,7 +263,7 @@ def test_a_target_without_batch_norms_of_its_own_is_refused(target):
     build(**shared)
     family = dict(model_cfg()['family'], min_widths=0.125)
     with pytest.raises(
-            InputError, match="'smallest'.*'largest', 'median', 'same', 'lar"):
+            InputError, match="'smallest'.*'largest', 'shallowest', 'same'"):
         build(family=family, **shared)
 
 

@@ -45,7 +45,7 @@ def phases(*samplers: dict) -> Dict[str, Any]:
     }
 
 
-def grown(then: dict, start: str = 'median', until: float = 0.5) -> dict:
+def grown(then: dict, start: str = 'shallowest', until: float = 0.5) -> dict:
     """One network alone at first, then what a sampler draws."""
     return phases(
         dict(type='FixedSampler', name=start, until=until),
@@ -101,11 +101,10 @@ _DSPNET = {
         **_ALL_AT_ONCE
     }),
     'grow-30':
-    Idea('the median network alone for the first 30 %, the target until half',
-         {
-             **grown(sandwich(), until=0.3),
-             **target('median', 0.5)
-         }),
+    Idea('the shallowest alone for the first 30 %, the target until half', {
+        **grown(sandwich(), until=0.3),
+        **target('shallowest', 0.5)
+    }),
     'grow-from-smallest':
     Idea('the supernet grows from the smallest network', {
         **grown(sandwich(), start='smallest'),
@@ -118,10 +117,10 @@ _DSPNET = {
     }),
     'target-grows-at-once':
     Idea('the largest is the target as soon as it trains',
-         target('median', 0.5)),
-    'target-median':
-    Idea('the median network is the target throughout',
-         {'model.target': 'median'}),
+         target('shallowest', 0.5)),
+    'target-shallowest':
+    Idea('the shallowest is the target throughout',
+         {'model.target': 'shallowest'}),
     'slow-start-30':
     Idea('the supernet alone for the first 30 %', {
         **grown(sandwich(), start='large', until=0.3),

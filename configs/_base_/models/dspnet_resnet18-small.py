@@ -14,21 +14,21 @@ model = dict(
             dict(name='tiny', widths=0.25, depths=1),
         ]),
     base_momentum=0.99,
-    # The supernet grows from one of its smaller networks, which all learn
+    # The supernet grows from one of its shallow networks, which all learn
     # from until the largest is as good a target. Where all begin at once,
     # deep random networks draw everybody's features together.
     sampler=dict(
         _delete_=True,
         type='PhasedSampler',
         phases=[
-            dict(type='FixedSampler', name='median', until=0.5),
+            dict(type='FixedSampler', name='shallowest', until=0.5),
             dict(
                 type='SandwichSampler',
                 num_random=2,
                 desired_prob=1.0,
                 until=1)
         ]),
-    target=[dict(subnet='median', until=0.7),
+    target=[dict(subnet='shallowest', until=0.7),
             dict(subnet='largest', until=1)],
     predictor_warmup=0.1,
     # More steps from the same images, with the target network behind each.
