@@ -114,7 +114,7 @@ def test_us3l_gets_smaller_in_four_phases_and_distills():
         assert drawn[0] == model.family.full
         assert drawn[-1] == model.family[name]
         assert all(len({*s.widths}) == 1 for s in drawn)
-    assert model.distillation == 'target' and model.group_decay > 0
+    assert model.distillation == 'second_predictor' and model.group_decay > 0
     assert cfg.optim_wrapper.optimizer.weight_decay == 0
 
 

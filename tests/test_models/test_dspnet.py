@@ -215,7 +215,7 @@ def losses_of(model, views):
 
 def test_the_target_may_be_the_same_subnet():
     views = batch()['inputs']
-    models = [build(target=target) for target in ('largest', 'same')]
+    models = [build(target=target) for target in ('largest', 'twin')]
     usual, same = (losses_of(model, views) for model in models)
     assert same['large'] == usual['large'] and same['tiny'] != usual['tiny']
     # At the start, online and target network are alike.
@@ -263,7 +263,7 @@ def test_a_target_without_batch_norms_of_its_own_is_refused(target):
     build(**shared)
     family = dict(model_cfg()['family'], min_widths=0.125)
     with pytest.raises(
-            InputError, match="'smallest'.*'largest', 'shallowest', 'same'"):
+            InputError, match="'smallest'.*'largest', 'shallowest', 'twin'"):
         build(family=family, **shared)
 
 
@@ -294,7 +294,7 @@ def test_small_subnets_may_predict_what_the_supernet_predicts():
 
 
 def test_small_subnets_may_have_a_predictor_of_their_own():
-    model, data = build(distillation='target'), batch()
+    model, data = build(distillation='second_predictor'), batch()
     before = copy.deepcopy(model.distiller.state_dict())
     tiny = model.family['tiny']
     model.sampler = lambda *args: [tiny]
@@ -312,7 +312,8 @@ def test_small_subnets_may_have_a_predictor_of_their_own():
 @pytest.mark.parametrize('name', ['large', 'middle', 'tiny'])
 def test_us3ls_loss_is_the_formula_by_numpy(name):
     torch.manual_seed(0)
-    model, views = build(type='US3L', distillation='target'), batch()['inputs']
+    model, views = build(
+        type='US3L', distillation='second_predictor'), batch()['inputs']
     for parameter in model.distiller.parameters():
         # Both predictors begin as one.
         nn.init.normal_(parameter)
@@ -335,10 +336,11 @@ def test_us3ls_loss_is_the_formula_by_numpy(name):
 
 
 def test_unknown_ways_to_learn_are_refused():
-    with pytest.raises(InputError, match="'none', 'online', 'target'"):
+    with pytest.raises(
+            InputError, match="'none', 'online', 'second_predictor'"):
         build(distillation='both')
     for target in ('full', [dict(subnet='huge', until=1)]):
-        with pytest.raises(InputError, match="'same', 'large', .*'tiny'"):
+        with pytest.raises(InputError, match="'twin', 'large', .*'tiny'"):
             build(target=target)
     with pytest.raises(InputError, match='the last one 1'):
         build(target=[dict(subnet='tiny', until=0.5)])
@@ -524,7 +526,7 @@ def gradients_by_hand(model, weights):
     views = batch()['inputs']
     networks = dict(backbone=model.backbone, neck=model.neck)
     networks['head.predictor'] = model.head.predictor
-    if model.distillation == 'target':
+    if model.distillation == 'second_predictor':
         networks['distiller'] = model.distiller
     parameters = dict(model.named_parameters())
     sums, divisors = ({
@@ -559,7 +561,7 @@ def gradients_by_hand(model, weights):
     dict(),
     dict(loss_weights=dict(large=2., middle=1., tiny=0.5)),
     dict(switchable_bn=True),
-    dict(distillation='target'),
+    dict(distillation='second_predictor'),
 ])
 def test_gradients_may_be_averages(change, steps):
     model = build(**change, sampler=dict(type='AllDesiredSampler'))

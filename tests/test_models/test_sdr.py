@@ -240,7 +240,7 @@ def test_a_batch_of_no_one_cluster_is_refused(samples):
     (dict(sampler=dict(type='AllDesiredSampler')), 'sampler.type=ClusterSa'),
     (dict(family=model_cfg()['family']), 'type=GroupedResNetFamily'),
     (dict(distillation_weight=1.5), r'1.5.*\[0, 1\]'),
-    (dict(target='same'), 'takes no target'),
+    (dict(target='twin'), 'takes no target'),
     (dict(distillation='online'), 'takes no distillation'),
     (dict(switchable_bn=True), 'switchable_bn'),
 ])

@@ -195,7 +195,7 @@ def test_us3l_is_compared_with_the_byol_of_dspnet(benchmark):
                                                   0).folder
     assert alone.cfg.optim_wrapper.optimizer.weight_decay > 0
     supernet = sides.job('us3l', module.SUPERNET, module.Setting(0.06), 0)
-    assert supernet.cfg.model.distillation == 'target'
+    assert supernet.cfg.model.distillation == 'second_predictor'
     # Of eight, none is what its sampler calls medium.
     args.dns = 8
     with pytest.raises(InputError, match="'medium'"):

@@ -175,15 +175,15 @@ _DSPNET = {
     'follow-once':
     Idea('the target network follows once for each batch',
          {'model.follow_each_step': False}),
-    'target-same':
+    'target-twin':
     Idea('each learns from the same sub-network of the target network',
-         {'model.target': 'same'}),
+         {'model.target': 'twin'}),
     'distill-online':
     Idea('half of the loss is to predict what the online supernet does',
          {'model.distillation': 'online'}),
-    'distill-target':
+    'second-predictor':
     Idea('the smaller ones have a second predictor',
-         {'model.distillation': 'target'}),
+         {'model.distillation': 'second_predictor'}),
     'per-image-views':
     Idea(
         "MMSelfSup's transforms of one image at a time (folders alone)", {

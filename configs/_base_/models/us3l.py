@@ -17,7 +17,7 @@ us3l = dict(
         ]),
     # What is not the supernet has a predictor of its own.
     target='largest',
-    distillation='target',
+    distillation='second_predictor',
     predictor_warmup=0.,
     momentum_schedule='constant',
     step_each_subnet=True,

@@ -33,8 +33,8 @@ class DSPNet(SupernetAlgorithm):
         target (str | Sequence[dict]): Whose projections a sub-network
             predicts: those of the 'largest' target network, of another
             sub-network of it, by a name that the family knows (see
-            :meth:`ResNetFamily.__getitem__`), or of the 'same' sub-network
-            of it, a switch of GAIA's; or phases of the training, each a dict
+            :meth:`ResNetFamily.__getitem__`), or of its own 'twin' in it,
+            a switch of GAIA's; or phases of the training, each a dict
             of one of these as ``subnet`` and of ``until``, as
             :class:`PhasedSampler` has it. That the target grows with the
             supernet is our choice. Defaults to 'largest'.
@@ -44,9 +44,9 @@ class DSPNet(SupernetAlgorithm):
             - 'online': half of their loss is to predict what the online
               supernet predicts for the same view, after SlimCLR (arXiv
               2209.15525), in iterations that draw it.
-            - 'target': nothing else, but by a predictor of their own, so
-              that the supernet's is its own as well, after US3L (arXiv
-              2303.06870).
+            - 'second_predictor': nothing else, but by a predictor of their
+              own, so that the supernet's is its own as well, after US3L
+              (arXiv 2303.06870).
 
             The view and the halves of 'online' are our choice, as the paper
             speaks of another loss. Defaults to 'none'.
@@ -75,8 +75,8 @@ class DSPNet(SupernetAlgorithm):
             target = [dict(subnet=target, until=1)]
         self.targets = Phases([(phase.get('subnet'), phase.get('until'))
                                for phase in target])
-        targets = [*ALIASES, 'same', *self.family.desired]
-        distillations = ['none', 'online', 'target']
+        targets = [*ALIASES, 'twin', *self.family.desired]
+        distillations = ['none', 'online', 'second_predictor']
         for name, values, allowed in (('target', self.targets.values, targets),
                                       ('distillation', [distillation],
                                        distillations)):
@@ -88,7 +88,7 @@ class DSPNet(SupernetAlgorithm):
             desired = self.family.desired
             private = [
                 name for name in targets
-                if name == 'same' or self.family[name] in desired.values()
+                if name == 'twin' or self.family[name] in desired.values()
             ]
             for value in self.targets.values:
                 if value not in private:
@@ -101,14 +101,14 @@ class DSPNet(SupernetAlgorithm):
                              'allowed: give a part of the training, in [0, 1)')
         self.distillation = distillation
         self.predictor_warmup = predictor_warmup
-        if distillation == 'target':
+        if distillation == 'second_predictor':
             self.distiller = copy.deepcopy(self.head.predictor)
 
     @property
     def slimmable_networks(self) -> List[SlimmableNetwork]:
         """See :class:`SupernetAlgorithm`; with the second predictor."""
         networks = super().slimmable_networks
-        if self.distillation == 'target':
+        if self.distillation == 'second_predictor':
             networks.append(self.distiller)
         return networks
 
@@ -116,7 +116,7 @@ class DSPNet(SupernetAlgorithm):
     def active_networks(self) -> List[SlimmableNetwork]:
         """See :class:`SupernetAlgorithm`: one of the two predictors."""
         networks = super().active_networks
-        if self.distillation != 'target':
+        if self.distillation != 'second_predictor':
             return networks
         largest = self.backbone.active_subnet == self.family.full
         idle = self.distiller if largest else self.head.predictor
@@ -133,7 +133,7 @@ class DSPNet(SupernetAlgorithm):
     def compute_targets(self, views: Views) -> List[torch.Tensor]:
         """See :meth:`SupernetAlgorithm.compute_targets`."""
         target = self.targets.at(self.progress)
-        if target in ('largest', 'same'):
+        if target in ('largest', 'twin'):
             return super().compute_targets(views)
         with activate(self.family[target], *self.target_net):
             return super().compute_targets(views)
@@ -156,10 +156,10 @@ class DSPNet(SupernetAlgorithm):
         subnet = self.backbone.active_subnet
         largest = subnet == self.family.full
         projections = [self.neck(self.backbone(view))[0] for view in views]
-        if self.targets.at(self.progress) == 'same' and not largest:
+        if self.targets.at(self.progress) == 'twin' and not largest:
             with torch.no_grad(), activate(subnet, *self.target_net):
                 targets = super().compute_targets(views)
-        distils = self.distillation == 'target' and not largest
+        distils = self.distillation == 'second_predictor' and not largest
         predictor = self.distiller if distils else self.head.predictor
         predictions = [predictor([z])[0] for z in projections]
         loss = self._loss(predictions, targets[::-1])
