@@ -287,14 +287,10 @@ def _join(rank, world_size, folder):
     torch.manual_seed(0)
 
 
-def _steps(rank, world_size, folder, switchable_bn):
+def _steps(rank, world_size, folder, cfg):
     """Five steps on this process' part of each batch."""
     _join(rank, world_size, folder)
-    model = MODELS.build(
-        model_cfg(
-            switchable_bn=switchable_bn,
-            sampler=dict(
-                type='SandwichSampler', num_random=1, desired_prob=1.0)))
+    model = MODELS.build(cfg)
     # In float64, as five steps make much of float32's rounding.
     model.double()
     model.data_preprocessor.forward = lambda data, _: (data['inputs'], None)
@@ -313,12 +309,27 @@ def _steps(rank, world_size, folder, switchable_bn):
     torch.save(model.state_dict(), f'{folder}/{world_size}_{rank}.pth')
 
 
-@pytest.mark.parametrize('switchable_bn', [False, True])
-def test_two_processes_are_one_with_the_doubled_batch(tmp_path, switchable_bn):
+@pytest.mark.parametrize('method, switchable_bn', [
+    ('dspnet', False),
+    ('dspnet', True),
+    ('slimclr-mocov2', True),
+    ('slimclr-mocov3', True),
+    ('slimclr-simclr', True),
+])
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path, method,
+                                                      switchable_bn):
     """Synchronised batch norm included."""
+    cfg = model_cfg(switchable_bn=switchable_bn)
+    if method != 'dspnet':
+        shipped = Config.fromfile(
+            DIGITS_CONFIG.replace(f'dspnet{os.sep}dspnet',
+                                  f'slimclr{os.sep}{method}')).model.to_dict()
+        cfg = dict(
+            shipped,
+            family=cfg['family'],
+            sampler=dict(type='AllDesiredSampler'))
     for world_size in (1, 2):
-        torch.multiprocessing.spawn(_steps,
-                                    (world_size, str(tmp_path), switchable_bn),
+        torch.multiprocessing.spawn(_steps, (world_size, str(tmp_path), cfg),
                                     world_size)
     one, first, second = (
         torch.load(tmp_path / name)

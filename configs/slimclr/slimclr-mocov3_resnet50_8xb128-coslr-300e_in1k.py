@@ -24,6 +24,7 @@ optim_wrapper = dict(
             'bias': dict(decay_mult=0, lars_exclude=True),
             'downsample.1': dict(decay_mult=0, lars_exclude=True),
         }))
+# Where it is changed, param_scheduler.0.end is to become half of it.
 max_epochs = 300
 param_scheduler = [
     dict(

@@ -11,7 +11,7 @@ class FeatureQueue(nn.Module):
     """Features of earlier images, the oldest of which make room for new ones.
 
     As MoCo's (arXiv 1911.05722, section 3.2). It is part of a checkpoint, and
-    begins with random directions.
+    begins with random directions. Features that are not finite are left out.
 
     Args:
         channels (int): Of a feature.
@@ -44,6 +44,8 @@ class FeatureQueue(nn.Module):
         if len(features) > size:
             raise InputError(f'queue_size={size} is less than the '
                              f'{len(features)} features of a batch: give more')
+        # One bad batch would else spoil all losses until it is overwritten.
+        features = features[torch.isfinite(features).all(1)]
         places = torch.arange(len(features), device=self.features.device)
         self.features[(self.oldest + places) % size] = features
         self.oldest.copy_((self.oldest + len(features)) % size)

@@ -51,11 +51,13 @@ class GradientProbe:
         ])
 
     @contextmanager
-    def watch(self, label: str) -> Iterator[None]:
+    def watch(self, label: str, scale: float = 1.) -> Iterator[None]:
         """Take what a backward pass adds for a sub-network's gradient.
 
         Args:
             label (str): What it is called; those of one name are added.
+            scale (float): How many times too large the pass leaves gradients,
+                e.g. by mixed precision's scale. Defaults to 1.
         """
         before = self._flat(parameter.grad for parameter in self._parameters)
         yield
@@ -66,7 +68,7 @@ class GradientProbe:
                                          for parameter in self._parameters)
             self._left_out.clear()
         present = self._flat(parameter.grad for parameter in self._parameters)
-        added = present - before
+        added = (present - before) / scale
         if label in self._gradients:
             added = added + self._gradients[label]
         self._gradients[label] = added

@@ -32,10 +32,11 @@ def test_the_figures_are_those_of_the_gradients():
         np.array([1., 2., 1.])
     ]
     probe = GradientProbe(parameters, 'large')
-    for label, gradients in (('large', large), ('small', small)):
-        with probe.watch(label):
+    # Mixed precision's scale may change, but gradients stay what they are.
+    for label, gradients, scale in (('large', large, 1), ('small', small, 8)):
+        with probe.watch(label, scale):
             sum((parameter.flatten() *
-                 torch.tensor(gradient, dtype=torch.float32)).sum() for
+                 torch.tensor(scale * gradient, dtype=torch.float32)).sum() for
                 parameter, gradient in zip(parameters, gradients)).backward()
 
     def excess(gradients):

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import digits_cfg, train
+from conftest import digits_cfg, sdr_cfg, train
 
 from dspnet_mm import InputError
 from dspnet_mm.engine import SubnetEvalHook
@@ -13,10 +13,10 @@ from dspnet_mm.evaluation.report import evaluate
 from dspnet_mm.slimming import export_subnets
 
 
-def hook_cfg(**kwargs):
+def hook_cfg(interval=1, **kwargs):
     return dict(
         type='SubnetEvalHook',
-        interval=1,
+        interval=interval,
         train_dataset=dict(type='EmbeddedDigits', split='train'),
         test_dataset=dict(type='EmbeddedDigits', split='test'),
         **kwargs)
@@ -38,25 +38,28 @@ def test_training_and_random_states_are_untouched(tmp_path):
     assert without[3] == with_hook[3]
 
 
-def test_accuracies_are_those_of_the_exported_networks(tmp_path):
-    cfg = digits_cfg(
-        tmp_path,
-        custom_hooks=[hook_cfg(subnets=['small', 'tiny'])],
-        train_dataloader=dict(dataset=dict(indices=None)))
+@pytest.mark.parametrize('make, names', [
+    (digits_cfg, ['small', 'tiny']),
+    (sdr_cfg, ['unified', 'cluster-2']),
+])
+def test_accuracies_are_those_of_the_exported_networks(make, names, tmp_path):
+    cfg = make(tmp_path, train_dataloader=dict(dataset=dict(indices=None)))
+    epochs = cfg.train_cfg.max_epochs
+    cfg.custom_hooks.append(hook_cfg(interval=epochs, subnets=names))
     runner = train(cfg)
     logged = {
         name: runner.message_hub.get_scalar(f'knn/{name}').current()
-        for name in ('small', 'tiny')
+        for name in names
     }
     assert 'knn/large' not in runner.message_hub.log_scalars
     family = runner.model.family
-    export_subnets(cfg, str(tmp_path / 'epoch_1.pth'),
+    export_subnets(cfg, str(tmp_path / f'epoch_{epochs}.pth'),
                    {n: family[n]
                     for n in logged}, str(tmp_path / 'exports'))
     for row in evaluate([str(tmp_path / 'exports')], 'digits'):
         assert logged[row['subnet']] == pytest.approx(row['knn'], abs=0.003)
     events = list(tmp_path.glob('*/vis_data/events.out.tfevents*'))
-    assert events and b'knn/tiny' in events[0].read_bytes()
+    assert events and f'knn/{names[1]}'.encode() in events[0].read_bytes()
 
 
 def test_it_runs_at_its_interval_and_after_the_last_epoch(tmp_path):

@@ -675,6 +675,21 @@ def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
         model.train_step(batch(), wrapper)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.amp, 'GradScaler'),
+    reason='PyTorch before 2.3 scales losses on GPUs alone')
+def test_gradients_that_a_fixed_scale_cannot_mend_stop():
+    model = build(on_nonfinite='stop')
+    wrapper = AmpOptimWrapper(
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    # As AmpOptimWrapper does for loss_scale=512.
+    wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=512.)
+    wrapper._scale_update_param = 512.
+    model.backbone.conv1.weight.register_hook(lambda grad: grad * float('inf'))
+    with pytest.raises(FloatingPointError, match='scaled by 512, is not'):
+        model.train_step(batch(), wrapper)
+
+
 def poison(model, label):
     """Make the loss of one sub-network not a number."""
     subnet_loss = model.subnet_loss

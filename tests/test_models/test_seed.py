@@ -88,6 +88,12 @@ def test_the_queue_holds_the_last_features():
     # The last five, in a ring.
     assert torch.allclose(
         head.queue.features.roll(1, 0), features[4:], atol=1e-6)
+    # What one bad image spoils is not kept.
+    before = head.queue.features.clone()
+    wrong = torch.tensor([[float('inf'), 1.], [float('nan'), 1.]])
+    head.queue.enqueue(torch.cat([wrong, features[:1]]))
+    assert torch.allclose(head.queue.features[4], features[0], atol=1e-6)
+    assert torch.equal(head.queue.features[:4], before[:4])
     with pytest.raises(InputError, match='queue_size=5.*6 features'):
         head.queue.enqueue(torch.randn(6, 2))
     with pytest.raises(InputError, match='above 0'):

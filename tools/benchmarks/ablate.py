@@ -213,14 +213,6 @@ _SLIMCLR = {
     'no-distillation':
     Idea('the smaller ones learn nothing from the online supernet',
          {'model.distillation': False}),
-    'no-distillation-half':
-    Idea(
-        'the same, but what is left of their loss counts half as before', {
-            'model.distillation':
-            False,
-            'model.loss_weights':
-            dict(_delete_=True, large=2.5, medium=0.5, small=0.5, tiny=0.5)
-        }),
     'losses-summed':
     Idea("the supernet's loss counts as much as the others",
          {'model.loss_weights': 'sum'}),

@@ -292,7 +292,10 @@ class Sides:
         return self.jobs('byol', seed)[0]
 
     def _seed_cfg(self, model: dict, teacher: Job, subnet: str) -> dict:
-        """The config that distills a sub-network's plain network."""
+        """The config that distills a sub-network, and trains no other.
+
+        It begins as it does in a supernet, with the supernet's deviations.
+        """
         copied = ('family', 'data_preprocessor', 'backbone', 'neck')
         byol = teacher.cfg.model.to_dict()
         epochs = teacher.cfg.train_cfg.max_epochs

@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain, product
 from threading import Thread
@@ -606,7 +606,9 @@ def restore(makers: Iterable[Job], users: Iterable[Job], folder: str,
     lost = [job for job in makers if job.folder in missing]
     for job in lost:
         say(f'{job.name} is trained again: of it, a file is missing')
-        os.remove(os.path.join(folder, job.folder, RESULT))
+        # Another command may have been faster.
+        with suppress(FileNotFoundError):
+            os.remove(os.path.join(folder, job.folder, RESULT))
     if lost:
         run_jobs(lost, folder, pool)
 

@@ -113,7 +113,9 @@ class SubnetEvalHook(Hook):
         ]
         accuracies = {}
         for name, subnet in self._subnets.items():
-            plain = slim(model.backbone, model.as_trained(subnet)).to(device)
+            plain = slim(
+                model.exported_backbone(name),
+                model.as_trained(subnet)).to(device)
             recalibrate(plain, calibration)
             train, test = (extract_features(plain,
                                             self._iterate(dataset, chosen))

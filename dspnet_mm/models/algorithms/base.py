@@ -27,6 +27,7 @@ from dspnet_mm.subnet import ResNetFamily, Subnet
 Views = List[torch.Tensor]
 
 _MAX_SKIPPED_IN_A_ROW = 20
+_GRADIENT = 'The gradient is'
 # US3L's groups of channels, and when their decay has parted.
 _GROUPS = 8
 _GROUPS_PARTED = 0.5
@@ -430,7 +431,8 @@ class SupernetAlgorithm(BaseModel):
                         decayed = probe.leave_out(decayed)
                     weighted = weighted + self.group_decay * group_penalty(
                         decayed, self.progress, self.group_slope)
-                with probe.watch(label) if probe else nullcontext():
+                with probe.watch(label, self._gradient_scale(
+                        optim_wrapper)) if probe else nullcontext():
                     optim_wrapper.backward(optim_wrapper.scale_loss(weighted))
                 if self.average_gradients:
                     self._count(weight)
@@ -460,6 +462,13 @@ class SupernetAlgorithm(BaseModel):
                 name: torch.stack(values).mean()
                 for name, values in logged.items()
             })
+
+    @staticmethod
+    def _gradient_scale(optim_wrapper: OptimWrapper) -> float:
+        """How many times too large a backward pass leaves gradients."""
+        scaler = getattr(optim_wrapper, 'loss_scaler', None)
+        scale = 1. if scaler is None else scaler.get_scale()
+        return optim_wrapper.scale_loss(torch.tensor(scale)).item()
 
     @torch.no_grad()
     def _count(self, weight: float) -> None:
@@ -498,15 +507,17 @@ class SupernetAlgorithm(BaseModel):
         scaler = getattr(optim_wrapper, 'loss_scaler', None)
         scaled = scaler is not None and scaler.is_enabled()
         stop = self.on_nonfinite == 'stop'
-        wrong = self._nonfinite(losses, [] if scaled else grads)
+        wrong = self._nonfinite(losses, grads)
         self._pending_losses.clear()
-        if wrong is None:
-            scale = scaler.get_scale() if scaled else 1.
+        overflow = scaled and wrong == _GRADIENT
+        scale = scaler.get_scale() if scaled else 1.
+        if wrong is None or overflow:
+            # A scaler sees for itself that there is no step to be made.
             optim_wrapper.step()
-            # A scaler looks at the gradients itself. What it skips while it
-            # finds its scale is no reason to stop.
-            if scaled and scaler.get_scale() < scale:
-                wrong, stop = f'The gradient, scaled by {scale:g}, is', False
+        if overflow:
+            wrong = f'The gradient, scaled by {scale:g}, is'
+            # What is skipped while it finds its scale is no reason to stop.
+            stop = stop and scaler.get_scale() >= scale
         optim_wrapper.zero_grad()
         if wrong is None:
             return True
@@ -541,7 +552,7 @@ class SupernetAlgorithm(BaseModel):
             if not fine
         ]
         if not names:
-            return 'The gradient is'
+            return _GRADIENT
         return f'The loss of sub-network {", ".join(names)} is'
 
     @torch.no_grad()

@@ -3,11 +3,11 @@ from abc import abstractmethod
 from typing import Dict, List, Tuple
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_rank, is_distributed
 from mmengine.optim import OptimWrapper
-from mmselfsup.models.utils import GatherLayer
 from mmselfsup.registry import MODELS
 from mmselfsup.utils import concat_all_gather
+from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 from dspnet_mm.errors import InputError
@@ -125,8 +125,7 @@ class SlimCLRMoCoV2(SlimCLR):
         queries = F.normalize(projections, dim=1)
         keys = F.normalize(targets[0], dim=1)
         own = (queries * keys).sum(1, keepdim=True)
-        # A copy: it changes before the gradient is taken.
-        others = queries @ self.queue.features.clone().t()
+        others = queries @ self.queue.features.t()
         return ([torch.cat([own, others], dim=1)],
                 torch.zeros(
                     len(queries), dtype=torch.long,
@@ -172,7 +171,8 @@ class SlimCLRSimCLR(SlimCLR):
     """SlimCLR with SimCLR (arXiv 2002.05709): views against each other.
 
     There is no target network. With the supernet alone sampled, it is
-    MMSelfSup's SimCLR.
+    MMSelfSup's SimCLR; but several processes take the gradient of all losses,
+    as one process with their images would.
 
     Args:
         *args: See :class:`SlimCLR`. The head is MMSelfSup's ContrastiveHead.
@@ -201,8 +201,10 @@ class SlimCLRSimCLR(SlimCLR):
         """See :meth:`SlimCLR.similarities`: of each view of all processes."""
         projections = self.neck(self.backbone(torch.cat(views)))[0]
         directions = F.normalize(projections, dim=1)
-        # By process, view and image.
-        directions = torch.cat(GatherLayer.apply(directions))
+        # By process, view and image. MMSelfSup's GatherLayer leaves out what
+        # the other processes' losses say of this one's images.
+        if is_distributed():
+            directions = torch.cat(all_gather(directions))
         total, size = len(directions), len(views[0])
         places = torch.arange(total, device=directions.device)
         # The other view of the same image is half a process's rows away.
