@@ -92,6 +92,27 @@ def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
         benchmark('trials').Data(str(tmp_path), 9, 0).pretraining()
 
 
+def test_the_better_half_of_settings_is_tried_on_more_seeds(benchmark):
+    asked = []
+
+    def accuracies(settings, seeds):
+        asked.append((len(settings), seeds))
+        # The first seed flatters the highest rate.
+        return [[
+            1 - abs(setting.rate - 0.03) - abs(setting.momentum - 0.9) +
+            (seed == 10000) * setting.rate * 2 for seed in seeds
+        ] for setting in settings]
+
+    best, tried = benchmark('trials').choose_setting('', accuracies,
+                                                     (0.01, 0.03, 0.09),
+                                                     (0.9, 0.99), (1, 4))
+    assert asked == [(6, [10000]), (3, [10000, 10001, 10002, 10003])]
+    assert best == (0.03, 0.9)
+    assert [len(each['by_seed']) for each in tried] == [1, 1, 4, 1, 4, 4]
+    for each in tried:
+        assert each['accuracy'] == pytest.approx(mean(each['by_seed']))
+
+
 def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     module = benchmark('once_vs_one_by_one')
     out = tmp_path / 'out'
@@ -101,7 +122,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     ]
     # The real thing, for some iterations.
     budget = module.Budget(
-        1, 64, None, 4, (0.03, ), (0.9, 0.99), 128, setting_seeds=2)
+        1, 64, None, 4, (0.03, ), (0.9, 0.99), 128, setting_seeds=(2, ))
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()

@@ -106,7 +106,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         str(tmp_path)
     ]
     # The real thing, for some iterations.
-    budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99), setting_seeds=2)
+    budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99), setting_seeds=(2, ))
     phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
     report_path = tmp_path / 'routed_vs_unified.json'
     with mock.patch.dict(tool.BUDGETS, quick=budget), \

@@ -69,8 +69,8 @@ class Budget(NamedTuple):
     # Of MoCo v2; so few keys that an image seldom is a negative of itself.
     # None leaves it as the config says.
     keys: Optional[int] = None
-    # How many seeds settings are chosen by.
-    setting_seeds: int = 1
+    # How many seeds all settings are tried on, the better half of them, ...
+    setting_seeds: Tuple[int, ...] = (1, )
 
 
 BUDGETS = dict(
@@ -83,7 +83,7 @@ BUDGETS = dict(
             None,
             None, (0.015, 0.03, 0.06, 0.12), (0.9, 0.99),
             1024,
-            setting_seeds=3)),
+            setting_seeds=(3, 6, 12))),
     # Of few images, small batches: the same epochs have more steps, and all
     # networks learn far more in them.
     folder=dict(
@@ -179,7 +179,7 @@ class Sides:
         if kind == 'folder':
             class_folders(args.data)
         self.budget = budgets[args.budget]
-        self.setting_seeds = setting_seeds(self.budget.setting_seeds)
+        self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
         self.place = args.data
         self.folder = os.path.join(args.out, 'trainings')
         self.method = method
@@ -290,6 +290,12 @@ class Sides:
     def teacher(self, seed: int) -> Job:
         """What SEED's networks learn from: the largest, trained by BYOL."""
         return self.jobs('byol', seed)[0]
+
+    def restore_teachers(self, students: Iterable[Job], seeds: Iterable[int],
+                         pool: ProcessPoolExecutor) -> None:
+        """Train again the teachers of some seeds that are missing."""
+        restore([self.teacher(seed) for seed in seeds], students, self.folder,
+                pool)
 
     def _seed_cfg(self, model: dict, teacher: Job, subnet: str) -> dict:
         """The config that distills a sub-network, and trains no other.
@@ -506,21 +512,22 @@ def draw(report: dict) -> Figure:
 def choose(sides: Sides, way: str, network: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
     """The best setting of a network, see :func:`choose_setting`."""
-    seeds = sides.setting_seeds
 
-    def accuracies(settings: List[Setting]) -> List[float]:
-        outcomes = iter(
-            run_all([[sides.job(way, network, each, seed)] for each in settings
-                     for seed in seeds], sides.folder, pool))
-        return [
-            mean(next(outcomes).mean('knn', 'linear') for _ in seeds)
-            for _ in settings
-        ]
+    def accuracies(settings: List[Setting],
+                   seeds: List[int]) -> List[List[float]]:
+        groups = [[sides.job(way, network, each, seed)] for each in settings
+                  for seed in seeds]
+        if way == 'seed':
+            sides.restore_teachers(chain(*groups), seeds, pool)
+        outcomes = iter(run_all(groups, sides.folder, pool))
+        return [[next(outcomes).mean('knn', 'linear') for _ in seeds]
+                for _ in settings]
 
     # SEED's teacher is frozen.
     momenta = () if way == 'seed' else sides.budget.momenta
     return choose_setting(f'{METHODS[way]}, {network}', accuracies,
-                          sides.budget.rates, momenta)
+                          sides.budget.rates, momenta,
+                          sides.budget.setting_seeds)
 
 
 def compare(args: argparse.Namespace, method: str,
@@ -543,20 +550,11 @@ def compare(args: argparse.Namespace, method: str,
     settings: Dict[str, Dict[str, dict]] = {}
     by_way: Dict[str, List[Outcome]] = {}
 
-    def restore_teachers(students: Iterable[Job], seeds: List[int]) -> None:
-        restore([sides.teacher(seed) for seed in seeds], students,
-                sides.folder, pool)
-
     def choose_for(ways: List[str]) -> None:
-        seeds = own.setting_seeds
         say(f'{", ".join(METHODS[way] for way in ways)}: the best settings by '
-            f'seed {", ".join(map(str, seeds))}, not reported')
+            f'seed {", ".join(map(str, own.setting_seeds))}, not reported')
         pairs = [(way, network) for way in ways
                  for network in own.networks(way)]
-        if 'seed' in ways:
-            restore_teachers((own.job(*pair, Setting(rate), seed)
-                              for pair in pairs for rate in own.budget.rates
-                              for seed in seeds), seeds)
         # Side by side, so that no process waits for another's last training.
         with ThreadPoolExecutor(len(pairs)) as threads:
             chosen = list(
@@ -572,7 +570,7 @@ def compare(args: argparse.Namespace, method: str,
         # Ways in turn, so that what slows the machine slows all of them.
         groups = [sides.jobs(way, seed) for seed in args.seeds for way in ways]
         if 'seed' in ways:
-            restore_teachers(chain(*groups), args.seeds)
+            sides.restore_teachers(chain(*groups), args.seeds, pool)
         outcomes = run_all(groups, sides.folder, pool)
         for index, way in enumerate(ways):
             by_way[way] = outcomes[index::len(ways)]

@@ -72,13 +72,13 @@ class Budget(NamedTuple):
     rates: Tuple[float, ...]
     # Of the target network; none leaves it as the config says.
     momenta: Tuple[float, ...]
-    # How many seeds settings are chosen by.
-    setting_seeds: int = 1
+    # How many seeds all settings are tried on, the better half of them, ...
+    setting_seeds: Tuple[int, ...] = (1, )
 
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(54, 48, (0.03, 0.06), (0.9, 0.99), setting_seeds=2))
+    full=Budget(54, 48, (0.03, 0.06), (0.9, 0.99), setting_seeds=(2, )))
 # Of the mixture, few images: small batches, see once_vs_one_by_one.py.
 BATCH_SIZE = 32
 # Sub-networks of 8 channels: these, and one of three groups as large.
@@ -239,7 +239,7 @@ class Trainings:
                              'what tools/dataset/make_mixture.py writes')
         self.digest = sha256_of(about)
         self.budget = BUDGETS[args.budget]
-        self.setting_seeds = setting_seeds(self.budget.setting_seeds)
+        self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
         self.folder = os.path.join(args.out, 'trainings')
         self.cfg = Config.fromfile(CONFIG)
         self.cfg.model.family.update(FAMILY)
@@ -510,23 +510,24 @@ def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
 def choose(trainings: Trainings, way: str,
            pool: ProcessPoolExecutor) -> Tuple[Setting, List[dict]]:
     """The best setting of a way, see :func:`choose_setting`."""
-    seeds = trainings.setting_seeds
 
-    def accuracies(settings: List[Setting]) -> List[float]:
+    def accuracies(settings: List[Setting],
+                   seeds: List[int]) -> List[List[float]]:
         results = iter(
             run_jobs([
                 trainings.job(way, each, seed) for each in settings
                 for seed in seeds
             ], trainings.folder, pool))
         # By the tasks' training images: the others are for the result.
-        return [
-            mean(each.found[f'by_{key}'] for _ in seeds
+        return [[
+            mean(each.found[f'by_{key}']
                  for each in routed(next(results)).values() for key in METRICS)
-            for _ in settings
-        ]
+            for _ in seeds
+        ] for _ in settings]
 
     budget = trainings.budget
-    return choose_setting(way, accuracies, budget.rates, budget.momenta)
+    return choose_setting(way, accuracies, budget.rates, budget.momenta,
+                          budget.setting_seeds)
 
 
 def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:

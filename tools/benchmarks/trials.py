@@ -2,6 +2,7 @@
 """Trainings whose networks are evaluated, each kept once it is finished."""
 import argparse
 import hashlib
+import math
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain, product
-from threading import Thread
+from statistics import mean
+from threading import Lock, Thread
 from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
                     Optional, Sequence, Tuple)
 
@@ -56,6 +58,7 @@ SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 TRAININGS = '{trainings}'
 Labelled = Tuple[torch.Tensor, np.ndarray]
 # Seeds from this one on are for the choice of settings alone.
+_RESTORES = Lock()
 _SETTING_SEED = 10000
 
 
@@ -599,18 +602,20 @@ def restore(makers: Iterable[Job], users: Iterable[Job], folder: str,
         for job in users if not job.finished(folder)
         for text in _strings(job.cfg.to_dict()) if text.startswith(TRAININGS)
     }
-    missing = {
-        os.path.dirname(path)
-        for path in used if not os.path.exists(os.path.join(folder, path))
-    }
-    lost = [job for job in makers if job.folder in missing]
-    for job in lost:
-        say(f'{job.name} is trained again: of it, a file is missing')
-        # Another command may have been faster.
-        with suppress(FileNotFoundError):
-            os.remove(os.path.join(folder, job.folder, RESULT))
-    if lost:
-        run_jobs(lost, folder, pool)
+    # Threads whose users want the same wait for each other.
+    with _RESTORES:
+        missing = {
+            os.path.dirname(path)
+            for path in used if not os.path.exists(os.path.join(folder, path))
+        }
+        lost = [job for job in makers if job.folder in missing]
+        for job in lost:
+            say(f'{job.name} is trained again: of it, a file is missing')
+            # Another command may have been faster.
+            with suppress(FileNotFoundError):
+                os.remove(os.path.join(folder, job.folder, RESULT))
+        if lost:
+            run_jobs(lost, folder, pool)
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -621,27 +626,31 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(each)
 
 
-def choose_setting(name: str, accuracies: Callable[[List[Setting]],
-                                                   List[float]],
-                   rates: Sequence[float],
-                   momenta: Sequence[float]) -> Tuple[Setting, List[dict]]:
-    """The best learning rate and momentum.
+def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
+                                                   List[List[float]]],
+                   rates: Sequence[float], momenta: Sequence[float],
+                   numbers: Sequence[int]) -> Tuple[Setting, List[dict]]:
+    """The best learning rate and momentum, by successive halving.
 
-    Each rate is tried with each momentum. The alternative, first the rate and
-    then the momentum, takes fewer trainings, but misses pairs that are best
-    only together.
+    Each rate is tried with each momentum on few seeds, and the better half of
+    them on more (arXiv 1502.07943): what is best of many on few is mostly
+    lucky. The alternative, first the rate and then the momentum, takes fewer
+    trainings, but misses pairs that are best only together.
 
     Args:
         name (str): What is chosen for.
-        accuracies (callable): Trains with each setting and says how good it
-            is.
+        accuracies (callable): Trains with each setting on each seed and says
+            how good each is, by setting and seed.
         rates (Sequence[float]): Those to try.
         momenta (Sequence[float]): Those of the target network; none leave it
             as the config says.
+        numbers (Sequence[int]): Of seeds that all are tried on, half of them,
+            and so on.
 
     Returns:
-        tuple[Setting, list[dict]]: The best, and all that were tried with the
-        accuracy of each; where there is nothing to choose, none is.
+        tuple[Setting, list[dict]]: The best, and all that were tried, each
+        with its mean accuracy and those by seed; where there is nothing to
+        choose, none is.
     """
     settings = [
         Setting(rate, momentum)
@@ -651,10 +660,14 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting]],
         return settings[0], []
     say(f'{name}: learning rates {", ".join(map(str, rates))}'
         f'{"; momenta " if momenta else ""}{", ".join(map(str, momenta))}')
-    tried = dict(zip(settings, accuracies(settings)))
-    best = max(settings, key=tried.__getitem__)
+    tried: Dict[Setting, List[float]] = {}
+    left = settings
+    for number in numbers:
+        tried.update(zip(left, accuracies(left, setting_seeds(number))))
+        left.sort(key=lambda setting: mean(tried[setting]), reverse=True)
+        best, left = left[0], left[:math.ceil(len(left) / 2)]
     say(f'{name}: {best}')
     return best, [
-        dict(setting._asdict(), accuracy=accuracy)
-        for setting, accuracy in tried.items()
+        dict(setting._asdict(), accuracy=mean(by_seed), by_seed=by_seed)
+        for setting, by_seed in sorted(tried.items())
     ]
