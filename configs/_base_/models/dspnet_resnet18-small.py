@@ -28,8 +28,10 @@ model = dict(
                 desired_prob=1.0,
                 until=1)
         ]),
-    target=[dict(subnet='shallowest', until=0.7),
-            dict(subnet='largest', until=1)],
+    target=[
+        dict(subnet='shallowest', until=0.7),
+        dict(subnet='largest', until=1)
+    ],
     predictor_warmup=0.1,
     # More steps from the same images, with the target network behind each.
     step_each_subnet=True,
