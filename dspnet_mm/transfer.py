@@ -159,10 +159,12 @@ def folder_networks() -> Tuple[List[str], List[str], List[int]]:
            for network in networks):
         raise InputError(f'the networks in {folder} do not all expect the '
                          'same images: give a folder with those of one family')
-    found = [(network.meta['out_channels'][-1], network.meta['name'], path)
-             for network, path in zip(networks, paths)]
-    channels, names, paths = zip(*sorted(found, key=lambda each: -each[0]))
-    return list(names), list(paths), list(channels)
+    metas, paths = zip(*sorted(
+        zip((network.meta for network in networks), paths),
+        key=lambda each: (each[0]['out_channels'][-1], each[0]['params']),
+        reverse=True))
+    return ([meta['name'] for meta in metas], list(paths),
+            [meta['out_channels'][-1] for meta in metas])
 
 
 @MODELS.register_module()

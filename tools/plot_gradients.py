@@ -105,10 +105,13 @@ def main() -> None:
     report = f'{os.path.splitext(args.out)[0]}.json'
     for path in (args.out, report):
         check_writable(path)
-    rows = {
-        os.path.basename(os.path.abspath(work_dir)): read(work_dir)
-        for work_dir in args.work_dirs
-    }
+    rows: Dict[str, Curves] = {}
+    for work_dir in args.work_dirs:
+        title = os.path.basename(os.path.abspath(work_dir))
+        if title in rows:
+            raise InputError(f'{" ".join(args.work_dirs)}: two are called '
+                             f'{title}, as rows would be: rename one of them')
+        rows[title] = read(work_dir)
     figure = draw(rows)
     with whole_file(args.out) as temporary:
         figure.savefig(temporary, dpi=150)

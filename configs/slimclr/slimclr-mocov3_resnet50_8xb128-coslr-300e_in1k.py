@@ -1,5 +1,6 @@
 # The authors' recipe: a batch of 1,024 = 8 processes x 128 images, LARS with a
-# learning rate of 1.2 while the supernet is alone and of 3.2 from then on.
+# learning rate of 1.2 times the cosine while the supernet is alone and of 3.2
+# times the cosine from then on.
 _base_ = [
     '../_base_/models/slimclr_mocov3.py',
     '../_base_/datasets/image-folder_224.py',
@@ -7,7 +8,20 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
+crop = [
+    dict(
+        type='RandomResizedCrop',
+        size=224,
+        scale=(0.2, 1.0),
+        interpolation='area')
+]
+train_pipeline = [
+    dict(type='LoadImage'),
+    dict(type='MultiView', num_views=2, transforms=[crop]),
+    dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
+]
+train_dataloader = dict(
+    dataset=dict(data_root='data/imagenet/train', pipeline=train_pipeline))
 model = dict(
     family=dict(depth=50, input_size=224),
     channels_last=True,

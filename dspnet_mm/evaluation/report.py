@@ -181,7 +181,9 @@ def evaluate(
                      _network_features(twin, sets, device), k))
     for folder, exported in by_folder.items():
         # The largest comes first.
-        exported.sort(key=lambda each: -each[1][0][0].shape[1])
+        exported.sort(
+            key=lambda each: (each[1][0][0].shape[1], each[0]['params']),
+            reverse=True)
         for probe in probes:
             progress(f'{probe} linear probe of {folder}')
             accuracies = joint_linear_accuracies(

@@ -24,7 +24,7 @@ def _smaller_added(widths: List[float]) -> List[float]:
     weights = [
         1 + sum(other for other in widths if other < width) for width in widths
     ]
-    return [weight / sum(weights) for weight in weights]
+    return [len(weights) * weight / sum(weights) for weight in weights]
 
 
 SCHEMES: Dict[str, Callable[[List[float]], List[float]]] = {
@@ -35,7 +35,8 @@ SCHEMES: Dict[str, Callable[[List[float]], List[float]]] = {
     # SlimCLR's own: 2.5, 1, 1, 1 for widths of 1, 0.75, 0.5 and 0.25.
     'largest_outweighs':
     _largest_outweighs,
-    # And those that it is compared with there.
+    # And those that it is compared with there; the last two sum to their
+    # number.
     'width':
     lambda widths: widths,
     'width_share':

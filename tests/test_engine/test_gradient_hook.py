@@ -177,6 +177,23 @@ def test_means_are_of_the_second_half(tmp_path):
         iterations=2)
 
 
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    for parent in ('a', 'b'):
+        folder = tmp_path / parent / 'run' / 'now' / 'vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text(
+            json.dumps({
+                'gradients/cosine_a_b': 1.,
+                'step': 1
+            }))
+    picture = tmp_path / 'gradients.png'
+    done = run_tool('plot_gradients.py', tmp_path / 'a' / 'run',
+                    tmp_path / 'b' / 'run', '--out', picture)
+    assert done.returncode == 2
+    assert 'two are called run' in done.stderr
+    assert not picture.exists()
+
+
 def test_a_run_without_them_is_refused(tmp_path):
     done = run_tool('plot_gradients.py', tmp_path, '--out',
                     tmp_path / 'gradients.png')

@@ -14,7 +14,7 @@ EXPECTED = dict(
     width=WIDTHS,
     width_share=WIDTHS / 2.5,
     width_over_mean=4 * WIDTHS / 2.5,
-    smaller_added=np.array([2.5, 1.75, 1.25, 1]) / 6.5)
+    smaller_added=4 * np.array([2.5, 1.75, 1.25, 1]) / 6.5)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+from statistics import mean
 
 import pytest
 from conftest import ROOT, run_tool
@@ -30,35 +31,47 @@ def us3l(report):
 
 def test_each_way_to_train_comes_once(report, tmp_path):
     other = us3l(report)
-    other['seeds'] = other['seeds'][:3]
-    other['figures']['cost_ratio'] = 0.9
+    # Three seeds of it, the other way round, and twice as dear.
+    seeds = other['seeds'] = other['seeds'][2::-1]
     del other['by_seed']['seed']
+    for way, of_seeds in other['by_seed'].items():
+        other['by_seed'][way] = of_seeds[2::-1]
+    for outcome in other['by_seed']['us3l']:
+        for cost in outcome['costs']:
+            cost['seconds'] *= 2
     out = tmp_path / 'methods.json'
     done = run_tool(TOOL, REPORT, written(other, tmp_path, 'us3l.json'),
                     '--out', out)
     assert done.returncode == 0, done.stderr
-    rows = json.loads(out.read_text())['rows']
+    written_out = json.loads(out.read_text())
+    rows = written_out['rows']
+    assert written_out['seeds'] == sorted(seeds) == report['seeds'][:3]
     ways = [row['method'] for row in rows]
     assert [*dict.fromkeys(ways)] == ['dspnet', 'byol', 'seed', 'us3l']
     assert len(rows) == 4 + 4 + 3 + 4
     # SEED trains three, from the largest of the four.
     costs = {row['method']: row['cost_ratio'] for row in rows}
-    assert costs['byol'] == 1 and costs['us3l'] == 0.9
+    assert costs['byol'] == 1
+    assert costs['us3l'] == pytest.approx(2 * costs['dspnet'])
+    assert {row['cost_of'] for row in rows} == {'byol'}
     total = {way: sum_of(report, way) for way in ('dspnet', 'byol', 'seed')}
     for way in ('dspnet', 'seed'):
         assert costs[way] == pytest.approx(total[way] / total['byol'])
     seconds = {row['method']: row['seconds'] for row in rows}
-    assert seconds['seed'] == pytest.approx(total['seed'] /
-                                            len(report['seeds']))
-    assert {row['seeds'] for row in rows if row['method'] == 'us3l'} == {3}
-    first = next(row for row in report['rows'] if row['method'] == 'dspnet')
-    assert rows[0]['knn'] == first['knn']
-    assert re.search(r'\| US3L +\| tiny +\|.*\| 0.90 \| \d+ +\| 3 +\|',
-                     done.stdout)
+    assert seconds['seed'] == pytest.approx(total['seed'] / 3)
+    # Of the same seeds, whatever their order.
+    for metric in ('knn', 'linear'):
+        assert rows[-1][metric] == pytest.approx(rows[3][metric])
+        assert rows[3][metric]['mean'] == pytest.approx(
+            mean(outcome['accuracies']['tiny'][metric]
+                 for outcome in report['by_seed']['dspnet'][:3]))
+    assert re.search(
+        r'\| US3L +\| tiny +\|.*\| 0.\d+ \| BYOL, one by one \| \d+ +\|',
+        done.stdout)
 
 
 def sum_of(report, way):
-    return sum(cost['seconds'] for outcome in report['by_seed'][way]
+    return sum(cost['seconds'] for outcome in report['by_seed'][way][:3]
                for cost in outcome['costs'])
 
 

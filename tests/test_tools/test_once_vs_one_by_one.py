@@ -62,6 +62,11 @@ def test_the_figures_are_paired_by_seed(benchmark):
     assert figures['linear_gain_worst'] == pytest.approx(mean(of_large))
     assert figures['linear_gain_worst_se'] == pytest.approx(
         stdev(of_large) / 3**0.5)
+    # The largest is the supernet.
+    of_tiny = [0.05, 0.02, 0.05]
+    assert figures['linear_gain_smaller'] == pytest.approx(mean(of_tiny))
+    assert figures['linear_gain_smaller_se'] == pytest.approx(
+        stdev(of_tiny) / 3**0.5)
     assert figures['knn_error_ratio'] == pytest.approx(2.7 / 2.8)
     assert figures['cost_ratio'] == pytest.approx(90 / 180)
 
@@ -69,9 +74,14 @@ def test_the_figures_are_paired_by_seed(benchmark):
 def test_what_theirs_lacks_is_left_out(benchmark):
     ours = [outcome(benchmark, dict(large=0.1, tiny=0.5), [1])] * 2
     theirs = [outcome(benchmark, dict(tiny=0.4), [1])] * 2
-    figures = benchmark('once_vs_one_by_one').figures_of(ours, theirs)
-    assert figures['knn_gain_mean'] == pytest.approx(0.1)
+    comparison = benchmark('once_vs_one_by_one')
+    figures = comparison.figures_of(ours, theirs)
+    for kind in ('mean', 'smaller', 'worst'):
+        assert figures[f'knn_gain_{kind}'] == pytest.approx(0.1)
     assert figures['knn_error_ratio'] == pytest.approx(0.5 / 0.6)
+    row, = comparison.gain_rows(ours, dict(seed=theirs))
+    assert (row['subnet'], row['against']) == ('tiny', 'seed')
+    assert row['linear_gain'] == pytest.approx(dict(mean=0.1, se=0.))
 
 
 def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
@@ -302,6 +312,8 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
     assert [*report['by_seed']] == [method, sides.alone]
     assert len(report['rows']) == 2 * 4
     assert report['figures']['cost_ratio'] > 0
+    names = [row['subnet'] for row in report['gains']]
+    assert names == [*sides.family.desired]
     supernets = [row for row in report['rows'] if row['method'] == method]
     for probes, row in zip(report['probes'], supernets):
         assert probes['subnet'] == row['subnet']

@@ -7,19 +7,21 @@ config as it is, on the same seeds, learning rate and momentum, and has a JSON
 of its own.
 """
 import argparse
+import json
 import os
 import shlex
 import sys
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple
 
 from methods import read, trained_on
 from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, data_name,
-                                figures_of, parse_args, percent, report_name,
-                                run_all)
+                                figures_of, gains_by_network, parse_args,
+                                percent, report_name, run_all)
 from trials import METRICS, trained_with, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
+from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
 
 NAME = 'tools/benchmarks/ablate.py'
@@ -230,7 +232,7 @@ _US3L = {
     'no-phases':
     Idea('any width from the start',
          {'model.sampler': dict(_delete_=True, **_ANY_UNIFORM)}),
-    'no-distillation':
+    'one-predictor':
     Idea("the smaller ones learn by the supernet's predictor",
          {'model.distillation': 'none'}),
     'equal-decay':
@@ -247,39 +249,19 @@ IDEAS = {
 }
 
 
-def gains_of(ours: List[Outcome], theirs: List[Outcome],
-             names: Sequence[str]) -> Dict[str, Dict[str, float]]:
-    """What ours are better in the mean over some networks, by metric."""
-    figures = figures_of(*([
-        outcome._replace(
-            accuracies={name: outcome.accuracies[name]
-                        for name in names}) for outcome in outcomes
-    ] for outcomes in (ours, theirs)))
-    return {
-        metric:
-        dict(
-            mean=figures[f'{metric}_gain_mean'],
-            se=figures[f'{metric}_gain_mean_se'])
-        for metric in METRICS
-    }
-
-
 def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
-    """What an idea changes: in the mean, by network, and by seed.
-
-    The first network is the supernet, whose gain may be the others' loss.
-    """
+    """What an idea changes: in the mean, by network, and by seed."""
     figures = figures_of(ours, theirs)
-    names = list(ours[0].accuracies)
     row: Dict[str, Any] = dict(idea=idea.text)
-    for key, chosen_names in (('gain', names), ('smaller', names[1:])):
-        gains = gains_of(ours, theirs, chosen_names)
-        row.update({f'{metric}_{key}': gain for metric, gain in gains.items()})
+    for key, kind in (('gain', 'mean'), ('smaller', 'smaller')):
+        for metric in METRICS:
+            name = f'{metric}_gain_{kind}'
+            row[f'{metric}_{key}'] = dict(
+                mean=figures[name], se=figures[f'{name}_se'])
     row['cost_ratio'] = figures['cost_ratio']
     return dict(
         rows=[row],
-        subnets={name: gains_of(ours, theirs, [name])
-                 for name in names},
+        subnets=gains_by_network(ours, theirs),
         options=idea.options,
         figures=figures,
         by_seed=dict(
@@ -287,13 +269,17 @@ def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
             shipped=[each.as_json() for each in theirs]))
 
 
-def chosen(args: argparse.Namespace) -> Setting:
+def chosen(args: argparse.Namespace, sides: Sides) -> Setting:
     """What a report says that is best for the method on the same data."""
     report = read(args.settings)
-    _, data = trained_on(report)
+    budget, data = trained_on(report)
     if data_name(data) != data_name(args.data):
         raise InputError(f'{args.settings} is of {data}: give one of '
                          f'{args.data}')
+    # As JSON has it.
+    if budget != json.loads(json.dumps(sides.budget._asdict())):
+        raise InputError(f'{args.settings} is of another budget: give one of '
+                         f'--budget {args.budget}')
     if args.method not in report['settings']:
         raise InputError(f'{args.settings} is of '
                          f'{", ".join(report["settings"])}: give one of '
@@ -308,8 +294,10 @@ def main() -> None:
         nargs='+',
         required=True,
         metavar='NAME',
-        help='; '.join(f'{name}: {idea.text}' for ideas in IDEAS.values()
-                       for name, idea in ideas.items()).replace('%', '%%'))
+        help='. '.join(f'{METHODS[method]}: ' +
+                       '; '.join(f'{name}: {idea.text}'
+                                 for name, idea in ideas.items())
+                       for method, ideas in IDEAS.items()).replace('%', '%%'))
     parser.add_argument(
         '--settings',
         metavar='REPORT.json',
@@ -327,7 +315,7 @@ def main() -> None:
     shipped = Sides(args, args.method)
     setting = Setting(shipped.cfg.optim_wrapper.optimizer.lr)
     if args.settings:
-        setting = chosen(args)
+        setting = chosen(args, shipped)
     about = dict(
         setting=setting._asdict(),
         budget=shipped.budget._asdict(),

@@ -6,16 +6,16 @@ import json
 import shlex
 import sys
 from statistics import mean
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, List, Tuple
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.versions import versions
 
 NAME = 'tools/benchmarks/methods.py'
-_KEPT = ('method', 'subnet', 'flops', 'knn', 'linear')
 
 
 def read(path: str) -> dict:
@@ -52,9 +52,9 @@ def check_alike(reports: Dict[str, dict]) -> None:
                 raise InputError(
                     f'{path} and {first} differ in their {what}: give reports '
                     'of the same --data, --budget and --dns')
-        both = set(reports[path]['seeds']) & set(reports[first]['seeds'])
-        if not both:
-            raise InputError(f'{path} and {first} have no seed in common')
+    if not common_seeds(reports.values()):
+        raise InputError(f'{", ".join(reports)} have no seed in common: give '
+                         'reports of the same --first-seed')
 
 
 def networks(report: dict) -> set:
@@ -64,37 +64,59 @@ def networks(report: dict) -> set:
 
 def trained_on(report: dict) -> Tuple[dict, str]:
     """How much, and on what data."""
-    command = shlex.split(report['command'])
-    return (report['budget'], command[command.index('--data') + 1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--data', required=True)
+    known, _ = parser.parse_known_args(shlex.split(report['command']))
+    return report['budget'], known.data.rstrip('/')
+
+
+def common_seeds(reports: Iterable[dict]) -> List[int]:
+    """The seeds that all reports have."""
+    seeds = [report['seeds'] for report in reports]
+    return [seed for seed in seeds[0] if all(seed in each for each in seeds)]
 
 
 def rows_of(reports: List[dict]) -> List[dict]:
     """A row for each network of each way to train, each way once.
 
-    Costs are parts of what all networks cost that are trained one by one, by
-    what the method builds on, and the mean seconds of a seed.
+    All rows are of the same seeds. Costs are parts of what all networks cost
+    that are trained one by one, by what the method builds on, ``cost_of``, and
+    the mean seconds of a seed.
     """
+    seeds = common_seeds(reports)
     rows: List[dict] = []
     for report in reports:
-        method, alone, *_ = report['by_seed']
-        ratio = report['figures']['cost_ratio']
-        costs = {method: ratio, alone: 1.}
-        if 'seed_cost_ratio' in report['figures']:
-            costs['seed'] = ratio / report['figures']['seed_cost_ratio']
+        flops = {row['subnet']: row['flops'] for row in report['rows']}
+        _, alone, *_ = report['by_seed']
+        by_way = {
+            way: [of_seeds[report['seeds'].index(seed)] for seed in seeds]
+            for way, of_seeds in report['by_seed'].items()
+        }
+        seconds = {
+            way:
+            mean(
+                sum(cost['seconds'] for cost in each['costs'])
+                for each in of_seeds)
+            for way, of_seeds in by_way.items()
+        }
         known = {row['method'] for row in rows}
-        for way, of_seeds in report['by_seed'].items():
-            if way not in known:
-                seconds = mean(
-                    sum(cost['seconds'] for cost in each['costs'])
-                    for each in of_seeds)
-                rows += [
-                    dict({key: row[key]
-                          for key in _KEPT},
-                         cost_ratio=costs[way],
-                         seconds=seconds,
-                         seeds=len(report['seeds'])) for row in report['rows']
-                    if row['method'] == way
-                ]
+        rows += [
+            dict(
+                method=way,
+                subnet=name,
+                flops=flops[name],
+                **{
+                    metric:
+                    mean_and_error([
+                        each['accuracies'][name][metric] for each in of_seeds
+                    ])
+                    for metric in ('knn', 'linear')
+                },
+                cost_ratio=seconds[way] / seconds[alone],
+                cost_of=alone,
+                seconds=seconds[way]) for way, of_seeds in by_way.items()
+            if way not in known for name in of_seeds[0]['accuracies']
+        ]
     return rows
 
 
@@ -117,10 +139,7 @@ def main() -> None:
         args.out,
         dict(
             rows=rows,
-            seeds={
-                [*report['by_seed']][0]: report['seeds']
-                for report in reports.values()
-            },
+            seeds=common_seeds(reports.values()),
             versions=versions(),
             command=shlex.join(['python', NAME, *sys.argv[1:]])))
 
@@ -129,11 +148,12 @@ def main() -> None:
 
     print(
         markdown_table(
-            ('method', 'sub-network', 'kNN', 'linear probe', 'cost',
-             reports[args.reports[0]]['seconds'], 'seeds'),
+            ('method', 'sub-network', 'kNN', 'linear probe', 'cost', 'of',
+             reports[args.reports[0]]['seconds']),
             [(METHODS[row['method']], row['subnet'], text(
                 row['knn']), text(row['linear']), f'{row["cost_ratio"]:.2f}',
-              f'{row["seconds"]:.0f}', str(row['seeds'])) for row in rows]))
+              METHODS[row['cost_of']], f'{row["seconds"]:.0f}')
+             for row in rows]))
 
 
 if __name__ == '__main__':

@@ -372,26 +372,44 @@ def error(outcomes: List[Outcome], metric: str, names: Iterable[str]) -> float:
                 for name in names)
 
 
+def gains_of(ours: List[Outcome], theirs: List[Outcome],
+             names: Sequence[str]) -> Dict[str, Dict[str, float]]:
+    """What ours are better in the mean over some networks, by metric."""
+    gains = {}
+    for metric in METRICS:
+        gains[metric] = mean_and_error([
+            mean(one.accuracies[name][metric] - other.accuracies[name][metric]
+                 for name in names) for one, other in zip(ours, theirs)
+        ])
+    return gains
+
+
+def gains_by_network(
+        ours: List[Outcome],
+        theirs: List[Outcome]) -> Dict[str, Dict[str, Dict[str, float]]]:
+    """See :func:`gains_of`, of each network that theirs has."""
+    return {
+        name: gains_of(ours, theirs, [name])
+        for name in theirs[0].accuracies
+    }
+
+
 def figures_of(ours: List[Outcome], theirs: List[Outcome]) -> Dict[str, float]:
     """What the comparison comes to, over the networks that theirs has.
 
     Both lists go by the same seeds.
     """
+    gains = gains_by_network(ours, theirs)
+    # The first is the supernet, whose gain may be the others' loss.
+    smaller = [name for name in list(ours[0].accuracies)[1:] if name in gains]
     figures = {}
     for metric in METRICS:
-        gains = {
-            name: [
-                one.accuracies[name][metric] - other.accuracies[name][metric]
-                for one, other in zip(ours, theirs)
-            ]
-            for name in theirs[0].accuracies
-        }
-        of_seeds = [mean(values) for values in zip(*gains.values())]
-        worst = min(gains.values(), key=mean)
-        for name, values in (('mean', of_seeds), ('worst', worst)):
-            gain = mean_and_error(values)
-            figures[f'{metric}_gain_{name}'] = gain['mean']
-            figures[f'{metric}_gain_{name}_se'] = gain['se']
+        worst = min(gains, key=lambda name: gains[name][metric]['mean'])
+        for kind, names in (('mean', list(gains)), ('smaller', smaller),
+                            ('worst', [worst])):
+            gain = gains_of(ours, theirs, names)[metric]
+            figures[f'{metric}_gain_{kind}'] = gain['mean']
+            figures[f'{metric}_gain_{kind}_se'] = gain['se']
         figures[f'{metric}_error_ratio'] = error(ours, metric, gains) / error(
             theirs, metric, gains)
     for key, name in (('seconds', 'cost_ratio'),
@@ -399,6 +417,21 @@ def figures_of(ours: List[Outcome], theirs: List[Outcome]) -> Dict[str, float]:
         figures[name] = sum(one.cost(key) for one in ours) / sum(
             other.cost(key) for other in theirs)
     return figures
+
+
+def gain_rows(ours: List[Outcome], others: Dict[str,
+                                                List[Outcome]]) -> List[dict]:
+    """A row for each way that ours are compared with, and each network."""
+    return [
+        dict(
+            subnet=name,
+            against=way,
+            **{
+                f'{metric}_gain': gain
+                for metric, gain in gains.items()
+            }) for way, theirs in others.items()
+        for name, gains in gains_by_network(ours, theirs).items()
+    ]
 
 
 def rows_of(outcomes: Dict[str, List[Outcome]],
@@ -595,7 +628,13 @@ def compare(args: argparse.Namespace, method: str,
             f'seed_{name}': value
             for name, value in against_seed.items()
         })
-    report = {}
+    report: Dict[str, List[dict]] = {
+        'gains':
+        gain_rows(by_way[method], {
+            way: of_seeds
+            for way, of_seeds in by_way.items() if way != method
+        })
+    }
     if method.startswith('slimclr'):
         report['probes'] = probes_of(by_way[method])
     return dict(

@@ -76,6 +76,7 @@ COLUMNS = (
     ('knn_error_ratio', 'errors, kNN', '{:.2f}'.format),
     ('linear_error_ratio', 'errors, linear', '{:.2f}'.format),
     ('cost_ratio', 'cost', '{:.2f}'.format),
+    ('cost_of', 'of the cost of', METHODS.get),
     ('seconds', 'seconds', '{:,.0f}'.format),
     ('metric', 'metric', str),
     ('slimmed', 'from slimmed weights', accuracy),

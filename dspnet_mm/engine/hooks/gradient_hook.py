@@ -29,6 +29,10 @@ class GradientHook(Hook):
       cosine, in [-1, 1], between two sub-networks' gradients on the
       parameters that both have.
 
+    Gradients are those of the losses, before ``average_gradients`` divides
+    them. Where each sub-network has a step of its own, ``step_each_subnet``,
+    what is summed is not what any step takes.
+
     They go to the visualizer's backends, as ``gradients/...``. With several
     processes, the gradients are the first one's.
 

@@ -14,12 +14,13 @@ from dspnet_mm.errors import InputError
 class JointLinearHead(BaseModule):
     """Linear classifiers of several networks' features, trained together.
 
-    From SlimCLR (arXiv 2209.15525): the largest network's classifier learns
-    from the labels, the others learn to predict what it predicts (in-place
-    distillation, of arXiv 1903.05134). Either each network has a linear layer
-    of its own, or all share the largest's, of which smaller networks use the
-    first inputs. One matrix is hardly the best for all of them, so that
-    sharing costs accuracy.
+    From SlimCLR (arXiv 2209.15525), as its authors' scripts train it: the
+    largest network's classifier learns from the labels; half of the others'
+    loss is of the labels, half is to predict what the largest's predicts
+    (in-place distillation, of arXiv 1903.05134). Either each network has a
+    linear layer of its own, or all share the largest's, of which smaller
+    networks use the first inputs. One matrix is hardly the best for all of
+    them, so that sharing costs accuracy.
 
     Args:
         in_channels (Sequence[int]): Channels of each network's features, the
@@ -79,13 +80,15 @@ class JointLinearHead(BaseModule):
 
         Returns:
             list[Tensor]: A scalar for each network: the cross-entropy with
-            the labels, or with what the largest predicts.
+            the labels; for all but the largest, the mean of that and of the
+            cross-entropy with what the largest predicts.
         """
         largest, *smaller = self(features)
         expected = F.softmax(largest.detach(), dim=1)
         return [
             F.cross_entropy(largest, labels),
-            *(F.cross_entropy(logits, expected) for logits in smaller)
+            *((F.cross_entropy(logits, labels) +
+               F.cross_entropy(logits, expected)) / 2 for logits in smaller)
         ]
 
     def loss(self, feats: Sequence[torch.Tensor],
