@@ -31,6 +31,7 @@ _ROUNDS = 20
 _FEW = 1e-3
 # So many of an image's nearest means are remembered; few images need another.
 _NEAREST = 8
+_CALIBRATION_IMAGES = 1024
 # Features are kept after so many images.
 _KEEP_INTERVAL = 10000
 
@@ -76,7 +77,6 @@ def image_features(backbone: nn.Module,
                    image_format: ImageFormat,
                    path: str,
                    num_workers: int = 0,
-                   num_calibration: int = 1024,
                    progress: Callable[[str], None] = print) -> np.ndarray:
     """Compute the features of all images, on disk instead of in memory.
 
@@ -91,8 +91,6 @@ def image_features(backbone: nn.Module,
             kept beside it, in PATH.json.
         num_workers (int): How many processes load images; 0 loads them in
             this one. Defaults to 0.
-        num_calibration (int): How many images batch norm is recalibrated on.
-            Defaults to 1024.
         progress (Callable): Is told how far it is. Defaults to print.
 
     Returns:
@@ -106,7 +104,7 @@ def image_features(backbone: nn.Module,
         for inputs, _ in iterate(images, image_format, indices, num_workers):
             yield inputs.to(device)
 
-    recalibrate(backbone, batches(pick(images, num_calibration, seed=0)))
+    recalibrate(backbone, batches(pick(images, _CALIBRATION_IMAGES, seed=0)))
     backbone.eval()
     first = backbone(next(batches([0])))[-1]
     shape = (len(images), first.shape[1])

@@ -3,7 +3,6 @@
 from itertools import product
 from typing import Dict, Optional, Sequence, Tuple
 
-import numpy as np
 from mmselfsup.registry import TASK_UTILS
 
 from dspnet_mm.channels import ActiveChannels, Channels
@@ -183,9 +182,3 @@ class GroupedResNetFamily(ResNetFamily):
     def _search_space(self, measure, budget: int) -> Optional[Subnet]:
         fits = self._cost(measure, self.smallest) <= budget
         return self.smallest if fits else None
-
-    def random(self,
-               generator: np.random.Generator,
-               uniform: bool = False) -> Subnet:
-        """Draw one of the desired networks, evenly; all are uniform."""
-        return self.subnet_of(int(generator.integers(self.num_clusters)))

@@ -41,6 +41,12 @@ def logme(features: np.ndarray, labels: np.ndarray) -> float:
     for label in np.unique(labels):
         wanted = (labels == label).astype(np.float64)
         explained = (left.T @ wanted)**2
+        if not (squares * explained).any():
+            # They say nothing: the precision of the weights has no maximum,
+            # and in the limit all is noise.
+            noise = number / (wanted @ wanted)
+            evidences.append((np.log(noise / (2 * np.pi)) - 1) / 2)
+            continue
         rest = max(wanted @ wanted - explained.sum(), 0.)
         alpha = beta = 1.
         for _ in range(_LOGME_ITERATIONS):

@@ -1,5 +1,4 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-import numpy as np
 import pytest
 import torch
 
@@ -114,7 +113,7 @@ def test_other_groups_learn_nothing(depth):
         torch.arange(8) < 6)
 
 
-def test_a_budget_and_a_draw_give_desired_networks():
+def test_a_budget_gives_desired_networks():
     family = make_grouped()
     cost = family.flops(family.subnet_of(0))
     assert family.largest_within(max_flops=cost) in family.desired.values()
@@ -122,8 +121,6 @@ def test_a_budget_and_a_draw_give_desired_networks():
         max_flops=cost, desired_first=False) in family.desired.values()
     with pytest.raises(InputError, match='fits into'):
         family.largest_within(max_flops=cost - 1)
-    drawn = {family.random(np.random.default_rng(n)) for n in range(50)}
-    assert drawn <= set(family.desired.values()) and len(drawn) > 8
 
 
 @pytest.mark.parametrize('settings, complaint', [

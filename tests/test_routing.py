@@ -80,6 +80,19 @@ def test_logme_is_the_largest_evidence(channels):
     assert logme(features, labels) >= np.mean(searched) - 1e-6
 
 
+def test_logme_of_features_that_say_nothing():
+    labels = np.arange(30) % 3
+    nothing = np.zeros((30, 4))
+    wanted = (labels == 0).astype(float)
+    # Whatever the weights' precision.
+    searched = max(
+        evidence(nothing, wanted, 1., beta)
+        for beta in np.logspace(-3, 4, 600))
+    assert logme(nothing, labels) == pytest.approx(searched, abs=1e-3)
+    features = np.random.default_rng(0).normal(size=(30, 4))
+    assert logme(features, labels) > logme(nothing, labels)
+
+
 def test_better_features_score_higher():
     images, labels = load_digits(return_X_y=True)
     images, labels = images[:500].astype(np.float32), labels[:500]

@@ -73,9 +73,11 @@ class Task(NamedTuple):
         check_task(labels[chosen], _K, f'--task {place}')
         inputs = torch.cat(
             [inputs for inputs, _ in iterate(dataset, image_format, chosen)])
-        return cls(
-            labelled_cfgs(place)[0], inputs.to(device), labels[chosen],
-            pick(chosen, _CALIBRATION_IMAGES, seed), image_format.batch_size)
+        # The same images wherever it is built.
+        cfg = dict(labelled_cfgs(place)[0], indices=chosen)
+        return cls(cfg, inputs.to(device), labels[chosen],
+                   pick(chosen, _CALIBRATION_IMAGES, seed),
+                   image_format.batch_size)
 
     def features(self, backbone: nn.Module) -> np.ndarray:
         """A plain network's features."""

@@ -31,6 +31,7 @@ METHODS = {
     'slimclr-mocov3': 'SlimCLR (MoCo v3)',
     'slimclr-simclr': 'SlimCLR (SimCLR)',
     'us3l': 'US3L',
+    'sdr': 'SDR',
     'byol': 'BYOL, one by one',
     'mocov2': 'MoCo v2, one by one',
     'mocov3': 'MoCo v3, one by one',
@@ -97,8 +98,8 @@ def class_folders(data: str) -> List[str]:
         InputError: If there are no such folders.
     """
     if not os.path.isdir(data):
-        raise InputError(f'--data {data} is not a folder: give "digits", or a '
-                         'folder that holds train/CLASS/ and test/CLASS/')
+        raise InputError(f'{data} is not a folder: give "digits", or a folder '
+                         'that holds train/CLASS/ and test/CLASS/')
     folders = []
     for names in (('train', ), ('test', 'val')):
         found = [

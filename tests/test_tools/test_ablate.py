@@ -90,31 +90,6 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     assert everything['rows'] == [report['rows'][0] for report in reports]
 
 
-@pytest.mark.parametrize('change, complaint', [
-    (dict(command='python tool --data=digits',
-          budget={}), 'is of another budget: give one of --budget full'),
-    (dict(command='python tool --data data/mine/'), 'is of data/mine'),
-    (dict(settings=dict(byol={})), 'is of byol: give one of dspnet'),
-])
-def test_settings_of_something_else_are_refused(benchmark, change, complaint,
-                                                tmp_path):
-    budget = benchmark('once_vs_one_by_one').BUDGETS['digits']['full']
-    with open(
-            os.path.join(ROOT, 'tools', 'benchmarks', 'results',
-                         'once_vs_one_by_one_digits4.json')) as file:
-        report = dict(json.load(file), budget=budget._asdict())
-    report.update(change)
-    path = tmp_path / 'report.json'
-    path.write_text(json.dumps(report))
-    done = run_tool(
-        os.path.join('benchmarks',
-                     'ablate.py'), '--data', 'digits', '--budget', 'full',
-        '--ideas', 'grow-30', '--settings', path, '--out', tmp_path / 'out')
-    assert done.returncode == 2
-    assert complaint in done.stderr
-    assert not (tmp_path / 'out').exists()
-
-
 def test_an_idea_of_another_method_is_refused():
     done = run_tool(
         os.path.join('benchmarks', 'ablate.py'), '--data', 'digits',

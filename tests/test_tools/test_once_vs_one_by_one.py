@@ -175,14 +175,24 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
     # Single ideas may be compared with what was chosen.
     chosen = benchmark('ablate').chosen
-    given = dict(data='digits', method='dspnet', settings=str(report_path))
-    assert chosen(SimpleNamespace(**given)) == module.Setting(
-        **settings['dspnet']['supernet']['best'])
+    given = dict(
+        data='digits',
+        method='dspnet',
+        budget='quick',
+        settings=str(report_path))
+    sides = SimpleNamespace(budget=budget)
+    assert chosen(
+        SimpleNamespace(**given),
+        sides) == module.Setting(**settings['dspnet']['supernet']['best'])
     for other, message in ((dict(data='data/cifar10'),
                             'is of digits: give one of data/cifar10'),
                            (dict(method='us3l'), 'give one of us3l')):
         with pytest.raises(InputError, match=message):
-            chosen(SimpleNamespace(**{**given, **other}))
+            chosen(SimpleNamespace(**{**given, **other}), sides)
+    with pytest.raises(InputError, match='give one of --budget quick'):
+        chosen(
+            SimpleNamespace(**given),
+            SimpleNamespace(budget=budget._replace(epochs=2)))
     # A result may be copied without its checkpoints; where a training wants
     # one, it is made again.
     momentum = settings['byol']['large']['best']['momentum']

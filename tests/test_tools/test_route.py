@@ -83,6 +83,18 @@ def test_a_folder_is_a_task(sdr, images, tmp_path):
     assert report['rows'][0]['score'] == 1
 
 
+def test_what_is_exported_is_what_was_ranked(sdr, images, tmp_path):
+    options = ('--task', images, '--max-images', 22, '--metric', 'logme')
+    found = tmp_path / 'found'
+    scores = []
+    for place, out in ((sdr[:2], found), ((found, ), tmp_path / 'again')):
+        done = run_tool('route.py', *place, *options, '--out', out)
+        assert done.returncode == 0, done.stderr
+        scores.append(ranking_in(out)['rows'][0]['score'])
+    # With batch norm of the same 22 images; those of all 30 are others.
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
 def test_other_methods_networks_are_ranked_too(trained, tmp_path):
     done = run_tool('route.py', trained.config, trained.checkpoint, '--task',
                     'digits', '--out', tmp_path)

@@ -6,12 +6,16 @@ import shutil
 import sys
 from collections import Counter
 from statistics import mean
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
 from conftest import ROOT, mixture_sources, run_tool
+from mmengine.config import Config
 from mmselfsup.registry import DATASETS
+
+from dspnet_mm.models.backbones import build_family
 
 TOOL = os.path.join('benchmarks', 'routed_vs_unified.py')
 
@@ -44,8 +48,7 @@ def result(seconds, **networks):
 
 def test_routing_goes_by_the_training_images(tool):
     unified = [
-        result(
-            10, pets=dict(unified=(0.9, 0.5)), road=dict(unified=(0., 0.6)))
+        result(10, pets=dict(alone=(0.9, 0.5)), road=dict(alone=(0., 0.6)))
     ] * 2
     sdr = [
         result(
@@ -107,10 +110,13 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     ]
     # The real thing, for some iterations.
     budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99), setting_seeds=(2, ))
-    phases = [dict(levels=0, until=0.5), dict(levels=1, until=1)]
+    config = tmp_path / 'of_two_epochs.py'
+    config.write_text(f'_base_ = {tool.CONFIG!r}\n'
+                      'train_dataloader = dict(batch_sampler=dict(phases=['
+                      'dict(levels=0, until=0.5), dict(levels=1, until=1)]))')
     report_path = tmp_path / 'routed_vs_unified.json'
     with mock.patch.dict(tool.BUDGETS, quick=budget), \
-            mock.patch.object(tool, 'PHASES', phases), \
+            mock.patch.object(tool, 'CONFIG', str(config)), \
             mock.patch.object(sys, 'argv', argv):
         tool.main()
         report = json.loads(report_path.read_text())
@@ -132,13 +138,22 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     # not reported, both ways with two momenta.
     assert len([*tmp_path.glob('trainings/*/result.json')
                 ]) == 2 * 10 + 2 * 2 * 2
-    for way in ('unified', 'sdr'):
+    for way in ('alone', 'sdr'):
         setting = report['settings'][way]
         assert [each['momentum'] for each in setting['tried']] == [0.9, 0.99]
         assert setting['best']['momentum'] in (0.99, 0.9)
     # The others have SDR's clusters, or random ones.
     assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2 + 4
-    assert len([*tmp_path.glob('trainings/random-clusters-?.csv')]) == 2
+    lists = [*tmp_path.glob('trainings/drawn-*.csv')]
+    assert len(lists) == 2
+    for path in lists:
+        trained = path.with_name(path.stem[len('drawn-'):])
+        drawn, own = (
+            dict(line.split(',') for line in open(file))
+            for file in (path, trained / 'clusters.csv'))
+        # As many of each, and others.
+        assert drawn.keys() == own.keys() and drawn != own
+        assert Counter(drawn.values()) == Counter(own.values())
     assert [row['task'] for row in report['rows']] == [
         'animals', 'cells', 'digits', 'flying', 'pets', 'road', 'vehicles',
         'mean'
@@ -162,10 +177,63 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     assert sorted(one['accuracies']['pets']) == [
         *(f'cluster-{number}' for number in range(3)), 'unified'
     ]
-    assert [*report['by_seed']['unified'][0]['accuracies']['pets']
-            ] == ['unified']
+    assert [*report['by_seed']['alone'][0]['accuracies']['pets']] == ['alone']
+    assert {*one['spreads']} == {f'cluster-{number}' for number in range(3)}
     assert 1 < report['parts'][0]['rank']['mean'] < 64
     assert report['figures']['cost_ratio'] > 0
+
+
+def test_each_way_is_what_it_is_called(tool, mixture, tmp_path):
+    trainings = tool.Trainings(
+        SimpleNamespace(
+            mixture=str(mixture), budget='full', out=str(tmp_path)))
+    setting = tool.Setting(0.06, 0.99)
+    ways = (tool.ALONE, *tool.PARTS, *tool.HALVES)
+    cfgs = {way: trainings.job(way, setting, seed=3).cfg for way in ways}
+    for way, cfg in cfgs.items():
+        assert cfg.optim_wrapper.optimizer.lr == 0.06, way
+        assert cfg.model.base_momentum == 0.99, way
+        assert cfg.train_dataloader.batch_size == 32, way
+    # Apart from what it is called, each SDR has all but what is left out.
+    whole = cfgs['sdr']
+    assert whole.train_cfg.max_epochs == trainings.budget.sdr_epochs
+    phases = whole.train_dataloader.batch_sampler.phases
+    assert [phase.levels for phase in phases] == [0, 1]
+    assert 'clusters' not in whole.train_dataloader.batch_sampler
+    for way, changes in {
+            'no-phases': ('phases', 'clusters'),
+            'no-distillation': ('weight', ),
+            'neither': ('phases', 'clusters', 'weight'),
+            'random-clusters': ('clusters', )
+    }.items():
+        cfg = Config(cfgs[way].to_dict())
+        batches = cfg.train_dataloader.batch_sampler
+        if 'phases' in changes:
+            assert batches.phases == phases[1:]
+            batches.phases = phases
+        if 'clusters' in changes:
+            batches.pop('clusters')
+        if 'weight' in changes:
+            assert cfg.model.pop('distillation_weight') == 0
+        assert cfg.to_dict() == whole.to_dict(), way
+    clusters = {
+        way: cfgs[way].train_dataloader.batch_sampler.clusters
+        for way in ('no-phases', 'neither', 'random-clusters')
+    }
+    assert clusters['no-phases'] == clusters['neither']
+    assert clusters['random-clusters'] != clusters['neither']
+    # As large as a sub-network, and trained for longer.
+    alone = cfgs[tool.ALONE]
+    assert alone.train_cfg.max_epochs == trainings.budget.unified_epochs
+    family = build_family(alone.model.family.to_dict())
+    assert [*family.desired] == [tool.ALONE]
+    small = trainings.family.subnet_of(0)
+    assert family.params(family.full) == trainings.family.params(small)
+    assert family.flops(family.full) == trainings.family.flops(small)
+    for way, (_, factor, _) in tool.HALVES.items():
+        assert cfgs[way].train_cfg.max_epochs == factor * \
+            trainings.budget.unified_epochs
+        assert cfgs[way].model == alone.model
 
 
 def test_halves_are_of_their_worlds(tool, mixture):

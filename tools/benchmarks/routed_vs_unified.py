@@ -9,8 +9,9 @@ its phases, without its distillation, without both and with clusters drawn at
 random, and the unified network on halves of the mixture, which says whether
 what else is learned from matters at all. For SDR and for the unified network,
 the learning rate and the momentum of the target network are the best pair from
-the same lists on seeds that are not reported, by the training images of the
-tasks.
+the same lists on seeds that are not reported, by the tasks' training images.
+Costs are those of training, SDR's with its clusters, without the routing that
+each task needs.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
 best sub-network in hindsight is the best on test images, so a little of its
@@ -42,10 +43,10 @@ from trials import (SECONDS, TRAININGS, Job, Setting, add_trial_options,
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.clustering import backbone_of
-from dspnet_mm.datasets import write_clusters
+from dspnet_mm.datasets import read_clusters, write_clusters
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import (ImageFormat, extract_features, iterate,
-                                  knn_accuracy, linear_accuracy)
+                                  knn_accuracy, linear_accuracy, pick)
 from dspnet_mm.evaluation.report import labelled_datasets
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.grouped_family import UNIFIED, GroupedResNetFamily
@@ -59,8 +60,9 @@ ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NAME = 'tools/benchmarks/routed_vs_unified.py'
 CONFIG = os.path.join(ROOT, 'configs', 'sdr',
-                      'sdr_resnet18-small_1xb256-coslr-100e_cifar10.py')
+                      'sdr_resnet18-small_1xb32-coslr-48e_mixture.py')
 METRICS = dict(knn='kNN', linear='linear probe')
+_CALIBRATION_IMAGES = 1024
 # What a network is routed by, unless that is what is compared.
 ROUTED_BY = 'knn'
 
@@ -78,27 +80,16 @@ class Budget(NamedTuple):
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(54, 48, (0.03, 0.06), (0.9, 0.99), setting_seeds=(2, )))
-# Of the mixture, few images: small batches, see once_vs_one_by_one.py.
-BATCH_SIZE = 32
-# Sub-networks of 8 channels: these, and one of three groups as large.
-FAMILY = dict(base_channels=16, shared_channels=4, num_groups=3, levels=1)
-# Early, since what parts late has little of the learning rate left.
-PHASES = [dict(levels=0, until=0.25), dict(levels=1, until=1)]
-# Of clusters: worlds are of any size, and what is cut apart learns from less.
-BALANCED = False
+    full=Budget(56, 48, (0.03, 0.06), (0.9, 0.99), setting_seeds=(2, 4)))
+# The unified network that SDR is compared with; SDR has one of its own.
+ALONE = 'alone'
 # SDR, and without one of its parts.
 PARTS = {
-    'sdr':
-    'SDR',
-    'no-phases':
-    'all sub-networks part at once, with the same clusters',
-    'no-distillation':
-    'nothing is learned from the unified network',
-    'neither':
-    'both of these left out',
-    'random-clusters':
-    'each image is of a cluster drawn at random, all of one size',
+    'sdr': 'SDR',
+    'no-phases': 'all sub-networks part at once, with the same clusters',
+    'no-distillation': 'nothing is learned from the unified network',
+    'neither': 'both of these left out',
+    'random-clusters': 'clusters of the same sizes, of images drawn at random',
 }
 WORLDS = ('digits', 'vehicles', 'animals', 'cells')
 PHOTOGRAPHS, SHAPES = WORLDS[1:3], WORLDS[::3]
@@ -191,7 +182,9 @@ def worth(network: nn.Module, inputs: Tuple[torch.Tensor, torch.Tensor],
           labels: Tuple[np.ndarray, np.ndarray]) -> Dict[str, float]:
     """What a network is worth for a task, see :meth:`Mixture.accuracies`."""
     device = next(network.parameters()).device
-    recalibrate(network, [inputs[0].to(device)])
+    # As route.py does.
+    chosen = pick(inputs[0], _CALIBRATION_IMAGES, seed=0)
+    recalibrate(network, [inputs[0][chosen].to(device)])
     train, test = (extract_features(network, [(images, wanted)])
                    for images, wanted in zip(inputs, labels))
     scores = {f'by_{name}': score(*train) for name, score in ROUTING.items()}
@@ -242,11 +235,6 @@ class Trainings:
         self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
         self.folder = os.path.join(args.out, 'trainings')
         self.cfg = Config.fromfile(CONFIG)
-        self.cfg.model.family.update(FAMILY)
-        self.cfg.train_dataloader.batch_size = BATCH_SIZE
-        self.cfg.train_dataloader.batch_sampler.update(
-            phases=PHASES, num_groups=FAMILY['num_groups'])
-        self.cfg.custom_hooks[-1].balanced = BALANCED
         self.family: GroupedResNetFamily = build_family(
             self.cfg.model.family.to_dict())
 
@@ -254,7 +242,7 @@ class Trainings:
         """A training.
 
         Args:
-            way (str): 'unified', or a key of ``PARTS`` or ``HALVES``.
+            way (str): ``ALONE``, or a key of ``PARTS`` or ``HALVES``.
             setting (Setting): The learning rate and the momentum.
             seed (int): The seed.
         """
@@ -287,30 +275,45 @@ class Trainings:
         if way in ('no-phases', 'neither'):
             batches.phases = batches.phases[-1:]
             # A network that has not learned yet makes no clusters.
-            batches.clusters = os.path.join(
-                TRAININGS,
-                self.job('sdr', setting, seed).folder, 'clusters.csv')
+            batches.clusters = os.path.join(TRAININGS,
+                                            self._clusters(setting, seed))
         if way in ('no-distillation', 'neither'):
             cfg.model.distillation_weight = 0.
         if way == 'random-clusters':
             batches.clusters = os.path.join(TRAININGS,
-                                            self.random_clusters(seed))
+                                            self._drawn(setting, seed))
 
-    def random_clusters(self, seed: int) -> str:
-        """Write clusters that say nothing, each of one size.
+    def _clusters(self, setting: Setting, seed: int) -> str:
+        """The name of SDR's cluster list, in the folder of all trainings."""
+        return os.path.join(
+            self.job('sdr', setting, seed).folder, 'clusters.csv')
 
-        Returns:
-            str: The list's name, in the folder of all trainings.
+    def _drawn(self, setting: Setting, seed: int) -> str:
+        """The same of the list that says nothing."""
+        # Beside the training, whose folder may be made again.
+        return f'drawn-{os.path.dirname(self._clusters(setting, seed))}.csv'
+
+    def draw_clusters(self, setting: Setting, seed: int) -> None:
+        """Write clusters that say nothing, of the sizes of SDR's.
+
+        A cluster of twice the images has twice the steps: of other sizes, that
+        would be compared as well.
+
+        Args:
+            setting (Setting): That of SDR's training, which is finished.
+            seed (int): Of the training, and of what is drawn.
         """
+        path = os.path.join(self.folder, self._drawn(setting, seed))
+        user = self.job('random-clusters', setting, seed)
+        if os.path.exists(path) or user.finished(self.folder):
+            return
         cfg = Mixture(self.place, self.digest, WORLDS, seed).pretraining()
         dataset = DATASETS.build(cfg)
-        name = f'random-clusters-{seed}.csv'
-        os.makedirs(self.folder, exist_ok=True)
-        clusters = np.arange(len(dataset)) % self.family.num_clusters
-        write_clusters(
-            os.path.join(self.folder, name), dataset,
-            np.random.default_rng(seed).permutation(clusters))
-        return name
+        clusters = read_clusters(
+            os.path.join(self.folder, self._clusters(setting, seed)), dataset,
+            self.family.num_clusters)
+        write_clusters(path, dataset,
+                       np.random.default_rng(seed).permutation(clusters))
 
     def _unified_cfg(self, model: dict) -> dict:
         """The config of a network of the sub-networks' size, alone.
@@ -327,7 +330,7 @@ class Trainings:
                         type='ResNetFamily',
                         base_channels=self.family.shared_channels +
                         self.family.group_channels,
-                        desired=[dict(name=UNIFIED)]),
+                        desired=[dict(name=ALONE)]),
             sampler=dict(type='FixedSampler'))
 
 
@@ -338,7 +341,7 @@ class Routed(NamedTuple):
         found (dict): Of the network that routing finds.
         best (dict): The highest of each accuracy that any network has, which
             nobody knows before.
-        rank (float): The mean effective rank of the networks' features.
+        rank (float): The lowest effective rank of any network's features.
     """
     found: Dict[str, float]
     best: Dict[str, float]
@@ -346,15 +349,15 @@ class Routed(NamedTuple):
 
     @classmethod
     def of(cls, networks: Dict[str, Dict[str, float]], metric: str):
-        """Route among networks: SDR's sub-networks, or the only one."""
+        """Route among networks, but for the unified one of SDR."""
         chosen = [
             worth for name, worth in sorted(networks.items())
-            if name != UNIFIED or len(networks) == 1
+            if name != UNIFIED
         ]
         return cls(
             max(chosen, key=lambda worth: worth[f'by_{metric}']),
             {key: max(worth[key] for worth in chosen)
-             for key in METRICS}, mean(worth['rank'] for worth in chosen))
+             for key in METRICS}, min(worth['rank'] for worth in chosen))
 
 
 def routed(result: dict, metric: str = ROUTED_BY) -> Dict[str, Routed]:
@@ -416,11 +419,11 @@ def rows_of(unified: List[dict], sdr: List[dict]) -> List[dict]:
     for name, chosen in [*((task, [task]) for task in tasks), ('mean', tasks)]:
         row: Dict[str, Any] = dict(task=name)
         for key in METRICS:
-            for title, pick in (('unified', lambda one, other: one.found),
+            for title, take in (('unified', lambda one, other: one.found),
                                 ('routed', lambda one, other: other.found),
                                 ('best', lambda one, other: other.best)):
                 row[f'{key}_{title}'] = mean_and_error([
-                    mean(pick(one[task], other[task])[key] for task in chosen)
+                    mean(take(one[task], other[task])[key] for task in chosen)
                     for one, other in seeds
                 ])
         rows.append(row)
@@ -433,7 +436,7 @@ def unrouted(result: dict) -> dict:
         result,
         accuracies={
             task: {
-                UNIFIED: networks[UNIFIED]
+                ALONE: networks[UNIFIED]
             }
             for task, networks in result['accuracies'].items()
         })
@@ -441,7 +444,7 @@ def unrouted(result: dict) -> dict:
 
 def routing_of(trained: Dict[str, List[dict]]) -> List[dict]:
     """A row for each metric to route by, and one for no routing at all."""
-    sdr, unified = trained['sdr'], trained[UNIFIED]
+    sdr, unified = trained['sdr'], trained[ALONE]
     rows = [(metric, gains_of(sdr, unified, metric), regrets_of(sdr, metric))
             for metric in ROUTING]
     own = [unrouted(result) for result in sdr]
@@ -472,22 +475,22 @@ def routing_of(trained: Dict[str, List[dict]]) -> List[dict]:
 
 def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
     """A row for what SDR is compared with, for SDR and without its parts."""
-    ways = {UNIFIED: 'the unified network', **PARTS}
+    ways = {ALONE: 'the unified network', **PARTS}
     return [
         dict(
             idea=idea,
             **{
                 f'{key}_gain': value
                 for key, value in gains_of(trained[way],
-                                           trained[UNIFIED]).items()
+                                           trained[ALONE]).items()
             },
             rank=mean_and_error([
                 mean(each.rank for each in routed(result).values())
                 for result in trained[way]
             ]),
             spread=mean_and_error(
-                [result['spread'] for result in trained[way]]),
-            cost_ratio=costs_of(trained[way]) / costs_of(trained[UNIFIED]))
+                [min(result['spreads'].values()) for result in trained[way]]),
+            cost_ratio=costs_of(trained[way]) / costs_of(trained[ALONE]))
         for way, idea in ways.items()
     ]
 
@@ -495,7 +498,7 @@ def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
 def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
     """What networks of each half, and of all, give for each half's tasks."""
     rows = []
-    for way, (_, _, images) in [*HALVES.items(), (UNIFIED, (0, 0, 'all'))]:
+    for way, (_, _, images) in [*HALVES.items(), (ALONE, (0, 0, 'all'))]:
         row: Dict[str, Any] = dict(images=images)
         for half, tasks in TASKS_OF.items():
             for key in METRICS:
@@ -537,8 +540,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         dict: What the command writes as JSON, but for ``command``.
     """
     trainings = Trainings(args)
-    # What SDR is compared with is called as its own, and is another.
-    compared = (UNIFIED, 'sdr')
+    compared = (ALONE, 'sdr')
     # Side by side, so that no process waits for the other choice.
     with ThreadPoolExecutor(len(compared)) as threads:
         chosen = dict(
@@ -550,7 +552,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
     def train(ways: Sequence[str]) -> Dict[str, List[dict]]:
         say(f'{", ".join(ways)}: seeds {", ".join(map(str, args.seeds))}')
         best = {
-            way: chosen['sdr' if way in PARTS else UNIFIED][0]
+            way: chosen['sdr' if way in PARTS else ALONE][0]
             for way in ways
         }
         # Ways in turn, so that what slows the machine slows all of them.
@@ -561,6 +563,8 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
                 trainings.job('sdr', chosen['sdr'][0], seed)
                 for seed in args.seeds
             ], chain(*groups), trainings.folder, pool)
+            for seed in args.seeds:
+                trainings.draw_clusters(chosen['sdr'][0], seed)
         by_seed = run_groups(groups, trainings.folder, pool)
         return {way: list(of) for way, of in zip(ways, zip(*by_seed))}
 
@@ -568,7 +572,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
     # Behind SDR, whose clusters are taken again.
     trained.update(
         train([way for way in (*PARTS, *HALVES) if way not in compared]))
-    gains = gains_of(trained['sdr'], trained[UNIFIED])
+    gains = gains_of(trained['sdr'], trained[ALONE])
     regrets = regrets_of(trained['sdr'], ROUTED_BY)
     figures = {}
     for key in METRICS:
@@ -578,11 +582,14 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
             f'{key}_regret_mean': regrets[key]['mean'],
             f'{key}_regret_mean_se': regrets[key]['se']
         })
-    figures['cost_ratio'] = costs_of(trained['sdr']) / costs_of(
-        trained[UNIFIED])
+    ratio = mean_and_error([
+        one['cost']['seconds'] / other['cost']['seconds']
+        for one, other in zip(trained['sdr'], trained[ALONE])
+    ])
+    figures.update(cost_ratio=ratio['mean'], cost_ratio_se=ratio['se'])
     return dict(
         figures=figures,
-        rows=rows_of(trained[UNIFIED], trained['sdr']),
+        rows=rows_of(trained[ALONE], trained['sdr']),
         parts=parts_of(trained),
         routing=routing_of(trained),
         halves=halves_of(trained),
@@ -597,8 +604,6 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
             for way, (best, tried) in chosen.items()
         },
         budget=trainings.budget._asdict(),
-        family=FAMILY,
-        phases=PHASES,
         seeds=args.seeds,
         setting_seeds=trainings.setting_seeds,
         versions=trained_with(

@@ -57,8 +57,8 @@ SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 # same one wherever they are kept.
 TRAININGS = '{trainings}'
 Labelled = Tuple[torch.Tensor, np.ndarray]
-# Seeds from this one on are for the choice of settings alone.
 _RESTORES = Lock()
+# Seeds from this one on are for the choice of settings alone.
 _SETTING_SEED = 10000
 
 
@@ -280,17 +280,20 @@ class CostHook(Hook):
             seconds=self.seconds, without_loading=self.seconds - self.views)
 
 
+_SPREAD = 'spread_'
+
+
 @HOOKS.register_module()
 class SpreadHook(Hook):
-    """Averages the spreads of sub-networks' projections over an epoch.
+    """Averages the spread of each sub-network's projections over an epoch.
 
     A measure of collapse that methods on a supernet log with each iteration,
     see :func:`dspnet_mm.models.algorithms.base.spread`.
     """
 
     def __init__(self) -> None:
-        self._spreads: List[torch.Tensor] = []
-        self._loaded: Optional[float] = None
+        self._spreads: Dict[str, List[torch.Tensor]] = {}
+        self._loaded: Dict[str, float] = {}
 
     def before_train_epoch(self, runner: Runner) -> None:
         self._spreads.clear()
@@ -300,23 +303,26 @@ class SpreadHook(Hook):
                          batch_idx: int,
                          data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
-        self._spreads += [
-            value for name, value in outputs.items()
-            if name.startswith('spread_')
-        ]
+        for name, value in outputs.items():
+            if name.startswith(_SPREAD):
+                label = name[len(_SPREAD):]
+                self._spreads.setdefault(label, []).append(value)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['spread'] = self.mean
+        checkpoint['spreads'] = self.means
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self._loaded = checkpoint.get('spread')
+        self._loaded = checkpoint.get('spreads', {})
 
     @property
-    def mean(self) -> Optional[float]:
-        """Of the last epoch, from 0 (collapse) to about 1; None of others."""
+    def means(self) -> Dict[str, float]:
+        """Of the last epoch, from 0 (collapse) to about 1, by sub-network."""
         if not self._spreads:
             return self._loaded
-        return torch.stack(self._spreads).mean().item()
+        return {
+            label: torch.stack(values).mean().item()
+            for label, values in self._spreads.items()
+        }
 
 
 @HOOKS.register_module()
@@ -368,7 +374,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
 
     Returns:
         tuple[Module, dict]: The algorithm; and ``cost``, in seconds, and
-        ``spread``, see :class:`SpreadHook`.
+        ``spreads``, see :class:`SpreadHook`.
     """
     cfg = Config(_placed(job.cfg.to_dict(), os.path.dirname(folder)))
     pipeline = cfg.train_dataloader.dataset.pipeline
@@ -398,7 +404,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
     runner.train()
     hooks = {type(hook): hook for hook in runner.hooks}
     return runner.model, dict(
-        cost=hooks[CostHook].cost, spread=hooks[SpreadHook].mean)
+        cost=hooks[CostHook].cost, spreads=hooks[SpreadHook].means)
 
 
 def networks(model: nn.Module, subnet: str) -> Iterator[Tuple[str, nn.Module]]:
@@ -464,7 +470,7 @@ def run_job(job: Job, folder: str) -> dict:
 
     Returns:
         dict: What ``result.json`` in the job's folder holds: ``cost`` and
-        ``spread``, see :func:`train`, ``accuracies`` by network and metric,
+        ``spreads``, see :func:`train`, ``accuracies`` by network and metric,
         and ``versions``, with the GPU's name where it was trained on one.
     """
     folder = os.path.join(folder, job.folder)
