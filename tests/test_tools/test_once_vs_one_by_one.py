@@ -348,7 +348,7 @@ def test_both_sides_have_as_many_keys(benchmark):
 @pytest.mark.parametrize('args, complaint', [
     (['--data', 'digits', '--seeds', 1], '--seeds 1.*at least 2'),
     (['--data', 'digits', '--budget', 'gpu'], 'gpu.*quick, full'),
-    (['--data', 'nowhere'], '--data nowhere is not a folder'),
+    (['--data', 'nowhere'], 'error: nowhere is not a folder'),
 ])
 def test_wrong_arguments_are_refused(args, complaint, tmp_path):
     done = run_tool(TOOL, *args, '--out', tmp_path / 'out')
