@@ -2,19 +2,12 @@
 # epochs.
 _base_ = [
     '../_base_/models/slimclr_mocov2.py',
-    '../_base_/datasets/image-folder_224.py',
+    '../_base_/datasets/image-folder_224-moco.py',
     '../_base_/schedules/warmup-10e_coslr.py',
     '../_base_/default_runtime.py',
 ]
 
 # MoCo v2's views (arXiv 2003.04297, section 3).
-crop = [
-    dict(
-        type='RandomResizedCrop',
-        size=224,
-        scale=(0.2, 1.0),
-        interpolation='area')
-]
 view = [
     dict(type='RandomHorizontalFlip', p=0.5),
     dict(
@@ -27,13 +20,7 @@ view = [
     dict(type='RandomGrayscale', p=0.2),
     dict(_base_.blur, p=0.5),
 ]
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='MultiView', num_views=2, transforms=[crop]),
-    dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
-]
-train_dataloader = dict(
-    dataset=dict(data_root='data/imagenet/train', pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 model = dict(
     family=dict(depth=50, input_size=224),
     channels_last=True,

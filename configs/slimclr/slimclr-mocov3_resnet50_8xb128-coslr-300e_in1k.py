@@ -3,25 +3,12 @@
 # times the cosine from then on.
 _base_ = [
     '../_base_/models/slimclr_mocov3.py',
-    '../_base_/datasets/image-folder_224.py',
+    '../_base_/datasets/image-folder_224-moco.py',
     '../_base_/schedules/warmup-10e_coslr.py',
     '../_base_/default_runtime.py',
 ]
 
-crop = [
-    dict(
-        type='RandomResizedCrop',
-        size=224,
-        scale=(0.2, 1.0),
-        interpolation='area')
-]
-train_pipeline = [
-    dict(type='LoadImage'),
-    dict(type='MultiView', num_views=2, transforms=[crop]),
-    dict(type='PackSelfSupInputs', meta_keys=['img_path', 'converted'])
-]
-train_dataloader = dict(
-    dataset=dict(data_root='data/imagenet/train', pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 model = dict(
     family=dict(depth=50, input_size=224),
     channels_last=True,
