@@ -64,7 +64,8 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
             mock.patch.object(sys, 'argv', argv):
         ablate.main()
     reports = [
-        json.loads((tmp_path / f'ablation_digits_{name}.json').read_text())
+        json.loads(
+            (tmp_path / f'ablation_quick_digits_{name}.json').read_text())
         for name in ('slow-start-50', 'losses-averaged')
     ]
     shipped = []
@@ -86,7 +87,8 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     # What an idea changes is what was trained.
     assert accuracies[0] != accuracies[1] != accuracies[2] != accuracies[0]
     assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
-    everything = json.loads((tmp_path / 'ablation_digits.json').read_text())
+    everything = json.loads(
+        (tmp_path / 'ablation_quick_digits.json').read_text())
     assert everything['rows'] == [report['rows'][0] for report in reports]
 
 

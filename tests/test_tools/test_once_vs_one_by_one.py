@@ -136,7 +136,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', argv):
         module.main()
-        report_path = out / 'once_vs_one_by_one_digits4.json'
+        report_path = out / 'once_vs_one_by_one_quick_digits4.json'
         first = json.loads(report_path.read_text())
         times = [
             path.stat().st_mtime_ns for path in out.glob('trainings/*/*.pth')
@@ -150,6 +150,11 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     # Two seeds times 1 + 4 + 3 trainings, and two momenta, which SEED has not,
     # on the two seeds that are not reported.
     assert len(times) == 2 * 8 + 2 * 2 * (1 + 4)
+    # Settings are chosen on frozen features alone.
+    for path in out.glob('trainings/*/result.json'):
+        for accuracies in json.loads(path.read_text())['accuracies'].values():
+            assert ('finetuned_1' in accuracies) == ('seed1000'
+                                                     not in path.parent.name)
     # Each network that is trained alone has settings of its own.
     names = ['large', 'medium', 'small', 'tiny']
     settings = first['settings']
@@ -172,7 +177,8 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         first['figures']['cost_ratio_without_loading']
     assert all(0.1 < row['linear']['mean'] <= 1 for row in first['rows'])
     for suffix in ('png', 'md'):
-        assert (out / f'once_vs_one_by_one_digits4.{suffix}').stat().st_size
+        assert (out /
+                f'once_vs_one_by_one_quick_digits4.{suffix}').stat().st_size
     # Single ideas may be compared with what was chosen.
     chosen = benchmark('ablate').chosen
     given = dict(
@@ -216,7 +222,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
                 *argv, '--dns', '8', '--no-seed']):
         module.main()
     assert len([*out.glob('trainings/*/*.pth')]) == 36 + 2 * (1 + 5)
-    report_path = out / 'once_vs_one_by_one_digits8.json'
+    report_path = out / 'once_vs_one_by_one_quick_digits8.json'
     more = json.loads(report_path.read_text())
     assert len(more['rows']) == 8 + 8
     assert more['settings'] == {
@@ -318,7 +324,8 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
             mock.patch.object(sys, 'argv', argv):
         module.main()
     report = json.loads(
-        (tmp_path / f'once_vs_one_by_one_{method}_digits4.json').read_text())
+        (tmp_path /
+         f'once_vs_one_by_one_quick_{method}_digits4.json').read_text())
     assert [*report['by_seed']] == [method, sides.alone]
     assert len(report['rows']) == 2 * 4
     assert report['figures']['cost_ratio'] > 0

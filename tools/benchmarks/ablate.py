@@ -16,13 +16,14 @@ from typing import Any, Dict, List, NamedTuple
 from methods import read, trained_on
 from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, data_name,
                                 figures_of, gains_by_network, parse_args,
-                                percent, report_name, run_all)
+                                report_name, run_all)
 from trials import METRICS, trained_with, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
+from dspnet_mm.means import percent
 
 NAME = 'tools/benchmarks/ablate.py'
 

@@ -12,7 +12,7 @@ from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
-from dspnet_mm.means import mean_and_error
+from dspnet_mm.means import mean_and_error, percent
 from dspnet_mm.versions import versions
 
 NAME = 'tools/benchmarks/methods.py'
@@ -143,15 +143,12 @@ def main() -> None:
             versions=versions(),
             command=shlex.join(['python', NAME, *sys.argv[1:]])))
 
-    def text(value: Dict[str, float]) -> str:
-        return f'{100 * value["mean"]:.1f} ± {100 * value["se"]:.1f}'
-
     print(
         markdown_table(
             ('method', 'sub-network', 'kNN', 'linear probe', 'cost', 'of',
              reports[args.reports[0]]['seconds']),
-            [(METHODS[row['method']], row['subnet'], text(
-                row['knn']), text(row['linear']), f'{row["cost_ratio"]:.2f}',
+            [(METHODS[row['method']], row['subnet'], percent(row['knn']),
+              percent(row['linear']), f'{row["cost_ratio"]:.2f}',
               METHODS[row['cost_of']], f'{row["seconds"]:.0f}')
              for row in rows]))
 

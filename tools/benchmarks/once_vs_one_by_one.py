@@ -38,7 +38,7 @@ from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
 from dspnet_mm.files import check_writable, whole_file, write_json
-from dspnet_mm.means import mean_and_error
+from dspnet_mm.means import mean_and_error, percent
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.plots import flops_axis
 from dspnet_mm.subnet import ResNetFamily
@@ -147,9 +147,10 @@ def data_name(place: str) -> str:
 
 
 def report_name(args: argparse.Namespace) -> str:
-    """What reports call a method on some data; DSPNet goes without saying."""
-    data = data_name(args.data)
-    return data if args.method == 'dspnet' else f'{args.method}_{data}'
+    """What reports are called; ``full`` and DSPNet go without saying."""
+    budget = '' if args.budget == 'full' else args.budget
+    method = '' if args.method == 'dspnet' else args.method
+    return '_'.join(filter(None, (budget, method, data_name(args.data))))
 
 
 class Sides:
@@ -488,11 +489,6 @@ def cumulative_costs(
     method, alone, *_ = costs
     costs[method] *= len(costs[alone])
     return costs
-
-
-def percent(value: Dict[str, float], sign: str = '') -> str:
-    """A mean and its standard error, e.g. '61.3 ± 0.4'."""
-    return f'{100 * value["mean"]:{sign}.1f} ± {100 * value["se"]:.1f}'
 
 
 def table(report: dict) -> str:

@@ -18,6 +18,7 @@ from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import whole_file
+from dspnet_mm.means import percent
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -39,7 +40,7 @@ def accuracy(value: Union[float, Dict[str, float]]) -> str:
 
 def gain(value: Dict[str, float]) -> str:
     """A mean difference of accuracies and its error, in points."""
-    return f'{100 * value["mean"]:+.1f} ± {100 * value["se"]:.1f}'
+    return percent(value, '+')
 
 
 def rank(value: Dict[str, float]) -> str:
