@@ -114,7 +114,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     config.write_text(f'_base_ = {tool.CONFIG!r}\n'
                       'train_dataloader = dict(batch_sampler=dict(phases=['
                       'dict(levels=0, until=0.5), dict(levels=1, until=1)]))')
-    report_path = tmp_path / 'routed_vs_unified.json'
+    report_path = tmp_path / 'routed_vs_unified_quick.json'
     with mock.patch.dict(tool.BUDGETS, quick=budget), \
             mock.patch.object(tool, 'CONFIG', str(config)), \
             mock.patch.object(sys, 'argv', argv):
@@ -133,7 +133,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         (copied / 'result.json').write_text(result)
         tool.main()
     assert json.loads(report_path.read_text())['rows'] == report['rows']
-    assert (tmp_path / 'routed_vs_unified.png').stat().st_size
+    assert (tmp_path / 'routed_vs_unified_quick.png').stat().st_size
     # Of each seed all, four of halves, and five of SDR; on the seeds that are
     # not reported, both ways with two momenta.
     assert len([*tmp_path.glob('trainings/*/result.json')

@@ -8,7 +8,6 @@ of its own.
 """
 import argparse
 import json
-import os
 import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
@@ -17,7 +16,7 @@ from methods import read, trained_on
 from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, data_name,
                                 figures_of, gains_by_network, parse_args,
                                 report_name, run_all)
-from trials import METRICS, trained_with, workers
+from trials import METRICS, report_stem, trained_with, workers
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -311,7 +310,7 @@ def main() -> None:
         if name not in ideas:
             raise InputError(f'--ideas {name} does not exist for '
                              f'{args.method}: choose from {", ".join(ideas)}')
-    stem = os.path.join(args.out, f'ablation_{report_name(args)}')
+    stem = report_stem(args, 'ablation', report_name(args))
     check_writable(f'{stem}.json')
     shipped = Sides(args, args.method)
     setting = Setting(shipped.cfg.optim_wrapper.optimizer.lr)

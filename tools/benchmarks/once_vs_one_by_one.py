@@ -31,8 +31,8 @@ from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
 from trials import (METRICS, SECONDS, TRAININGS, Data, Job, Setting,
                     add_trial_options, check_trial_options, choose_setting,
-                    restore, run_groups, say, setting_seeds, trained_with,
-                    workers)
+                    report_stem, restore, run_groups, say, setting_seeds,
+                    trained_with, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -147,10 +147,9 @@ def data_name(place: str) -> str:
 
 
 def report_name(args: argparse.Namespace) -> str:
-    """What reports are called; ``full`` and DSPNet go without saying."""
-    budget = '' if args.budget == 'full' else args.budget
-    method = '' if args.method == 'dspnet' else args.method
-    return '_'.join(filter(None, (budget, method, data_name(args.data))))
+    """What reports call a method on some data; DSPNet goes without saying."""
+    data = data_name(args.data)
+    return data if args.method == 'dspnet' else f'{args.method}_{data}'
 
 
 class Sides:
@@ -698,8 +697,8 @@ def main() -> None:
         help='leave SEED out, which DSPNet is compared with as well')
     args = parse_args(parser)
     method = args.method
-    stem = os.path.join(args.out,
-                        f'once_vs_one_by_one_{report_name(args)}{args.dns}')
+    stem = report_stem(args, 'once_vs_one_by_one',
+                       f'{report_name(args)}{args.dns}')
     check_writable(f'{stem}.json')
     with workers(args.processes) as pool:
         report = compare(args, method, pool)

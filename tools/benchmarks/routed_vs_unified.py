@@ -36,9 +36,9 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from torch import nn
 from trials import (SECONDS, TRAININGS, Job, Setting, add_trial_options,
-                    check_trial_options, choose_setting, networks, restore,
-                    run_groups, run_jobs, say, setting_seeds, trained_with,
-                    workers)
+                    check_trial_options, choose_setting, networks, report_stem,
+                    restore, run_groups, run_jobs, say, setting_seeds,
+                    trained_with, workers)
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
@@ -653,7 +653,7 @@ def main() -> None:
     add_trial_options(parser)
     args = parser.parse_args()
     check_trial_options(args)
-    stem = os.path.join(args.out, 'routed_vs_unified')
+    stem = report_stem(args, 'routed_vs_unified')
     check_writable(f'{stem}.json')
     with workers(args.processes) as pool:
         report = compare(args, pool)

@@ -106,6 +106,19 @@ def check_trial_options(args: argparse.Namespace) -> None:
     args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
 
 
+def report_stem(args: argparse.Namespace, *words: str) -> str:
+    """The path of a comparison's files, but for what they end in.
+
+    Args:
+        args (Namespace): The command's, with its ``out`` and its ``budget``,
+            of which ``full`` goes without saying.
+        words (str): The comparison, and what it is of.
+    """
+    name, *others = words
+    budget = [] if args.budget == 'full' else [args.budget]
+    return os.path.join(args.out, '_'.join([name, *budget, *others]))
+
+
 def setting_seeds(number: int) -> List[int]:
     """Those that settings are chosen by, which are not reported."""
     return list(range(_SETTING_SEED, _SETTING_SEED + number))
