@@ -4,5 +4,5 @@ _base_ = [
 ]
 
 model = _base_.us3l
-optim_wrapper = dict(optimizer=dict(weight_decay=0.))
+optim_wrapper = dict(optimizer=dict(lr=0.03, weight_decay=0.))
 work_dir = './work_dirs/{{ fileBasenameNoExtension }}'
