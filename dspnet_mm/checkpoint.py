@@ -5,24 +5,22 @@ import os
 import pickle
 import zipfile
 from types import SimpleNamespace
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from dspnet_mm.errors import InputError
 
-# All that a training checkpoint of MMEngine needs. None of it runs code that
-# the file chooses.
+# All that a training checkpoint of MMEngine needs, besides what stands in for
+# numpy's. None of it runs code that the file chooses.
 _ALLOWED = {
     # The latter holds the milestones of MultiStepLR.
     'collections': ('OrderedDict', 'Counter'),
     'torch': ('Size', 'device'),
     'torch._utils': ('_rebuild_tensor_v2', '_rebuild_parameter'),
-    'numpy': ('ndarray', 'dtype'),
-    'numpy.core.multiarray': ('_reconstruct', 'scalar'),
-    'numpy._core.multiarray': ('_reconstruct', 'scalar'),
     '_codecs': ('encode', ),
     'mmengine.logging.history_buffer': ('HistoryBuffer', ),
 }
@@ -43,16 +41,68 @@ def history_method(owner: type, name: str) -> Any:
     raise _Refused(f'getattr({owner!r}, {name!r})')
 
 
+class _NumberType:
+    """Stands in for numpy's dtype: of numbers, and not altered afterwards.
+
+    Of an altered one, e.g. with fields that are objects, numpy follows
+    addresses that a file chooses.
+    """
+    # Behind the version and the order of bytes: what numbers do not have.
+    _STATE = (None, None, None, -1, -1, 0)
+
+    def __init__(self, name: str, *flags) -> None:
+        self.dtype = np.dtype(name) if isinstance(name, str) else None
+        if self.dtype is None or self.dtype.kind not in 'biufc':
+            raise _Refused(f'numpy.dtype({name!r})')
+
+    def __setstate__(self, state: tuple) -> None:
+        version, order, *others = state
+        if (version, *others) != (3, *self._STATE) or order not in '<>|=':
+            raise _Refused(f'numpy.dtype with the state {state}')
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _NumberArray(np.ndarray):
+    """Stands in for numpy's arrays: of numbers alone."""
+
+    def __new__(cls, *args) -> '_NumberArray':
+        raise _Refused('numpy.ndarray to be called')
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, number_type, order, data = state
+        super().__setstate__((version, shape, number_type.dtype, order, data))
+
+
+def _reconstruct(kind: type, shape: Tuple[int], code: bytes) -> _NumberArray:
+    if (kind, shape, code) != (_NumberArray, (0, ), b'b'):
+        raise _Refused(f'an array like {kind!r}, {shape}, {code!r}')
+    return np.ndarray.__new__(_NumberArray, shape, np.int8)
+
+
+def _scalar(number_type: _NumberType, data: bytes) -> np.generic:
+    return np.frombuffer(data, number_type.dtype)[0]
+
+
+_STAND_INS = {
+    'builtins.getattr': history_method,
+    '__builtin__.getattr': history_method,
+    'numpy.dtype': _NumberType,
+    'numpy.ndarray': _NumberArray,
+    'numpy.core.multiarray._reconstruct': _reconstruct,
+    'numpy._core.multiarray._reconstruct': _reconstruct,
+    'numpy.core.multiarray.scalar': _scalar,
+    'numpy._core.multiarray.scalar': _scalar,
+}
+
+
 class _RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (('builtins', 'getattr'), ('__builtin__',
-                                                        'getattr')):
-            return history_method
-        # Typed storages are how PyTorch says what a tensor is made of.
-        if name in _ALLOWED.get(
-                module, ()) or (module == 'torch' and name.endswith('Storage')
-                                and '.' not in name):
+        stand_in = _STAND_INS.get(f'{module}.{name}')
+        if stand_in is not None:
+            return stand_in
+        # Storages, of which tensors are made, PyTorch finds before.
+        if name in _ALLOWED.get(module, ()):
             return super().find_class(module, name)
         raise _Refused(f'{module}.{name}')
 

@@ -90,7 +90,10 @@ def allow_checkpoint_classes() -> None:
     from mmengine.logging import HistoryBuffer
 
     from .checkpoint import history_method
-    multiarray = (np._core if hasattr(np, '_core') else np.core).multiarray
+
+    # numpy 1.26 has an np._core, too, in which it is not.
+    new = np.__version__ in SpecifierSet('>=2', prereleases=True)
+    multiarray = (np._core if new else np.core).multiarray
     torch.serialization.add_safe_globals([
         HistoryBuffer,
         multiarray._reconstruct,

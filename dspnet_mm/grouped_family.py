@@ -55,6 +55,11 @@ class GroupedResNetFamily(ResNetFamily):
                  num_groups: int,
                  levels: int = 4,
                  **kwargs) -> None:
+        unknown = sorted({*kwargs} - {'stem', 'in_channels', 'input_size'})
+        if unknown:
+            raise InputError(f'{", ".join(unknown)} is not of this family, '
+                             'whose sub-networks are of one size: leave it '
+                             'out')
         if not 1 <= shared_channels < base_channels:
             raise InputError(f'shared_channels={shared_channels} is not '
                              f'allowed: give 1 to {base_channels - 1}')
@@ -147,7 +152,7 @@ class GroupedResNetFamily(ResNetFamily):
         width = (self.shared_channels +
                  self.group_channels) / self.base_channels
         subnet = Subnet((width, ) * self.num_stages, full.depths, groups)
-        if max(groups) >= self.num_groups:
+        if max(subnet.groups, default=0) >= self.num_groups:
             raise InputError(f'group {max(groups)} does not exist: each stage '
                              f'has {self.num_groups}, from 0')
         return subnet

@@ -187,7 +187,7 @@ class ResNetFamily:
         self._min_channels = self.channels(self.smallest)
         self._min_depths = self.smallest.depths
         for name, member in self.desired.items():
-            self._check_member(member, f'desired network {name!r}')
+            self.check_member(member, f'desired network {name!r}')
 
     def _smallest(self, min_widths: Optional[Widths],
                   min_depths: Optional[Depths]) -> Subnet:
@@ -259,7 +259,7 @@ class ResNetFamily:
                     f'{0.5 / self.base_channels:.6g}')
             snapped.append(channels / self.base_channels)
         subnet = Subnet(tuple(snapped), asked.depths)
-        self._check_member(subnet, f'sub-network {subnet}')
+        self.check_member(subnet, f'sub-network {subnet}')
         return subnet
 
     def _per_stage(self, values, what: str) -> tuple:
@@ -274,9 +274,20 @@ class ResNetFamily:
                 return tuple(values)
         return (values, ) * self.num_stages
 
-    def _check_member(self, subnet: Subnet, what: str) -> None:
+    def check_member(self, subnet: Subnet, what: str) -> None:
+        """Refuse a sub-network of another family.
+
+        Args:
+            subnet (Subnet): The sub-network.
+            what (str): What an error calls it.
+
+        Raises:
+            InputError: If its widths or depths are outside of the family.
+        """
         channels = self.channels(subnet)
-        if any(c < low for c, low in zip(channels, self._min_channels)) \
+        if len(channels) != self.num_stages \
+                or any(c < low for c, low in zip(
+                    channels, self._min_channels)) \
                 or any(not low <= d <= high for d, low, high in zip(
                     subnet.depths, self._min_depths, self.full_depths)):
             raise InputError(f'{what} is outside of the family: allowed are '

@@ -29,6 +29,7 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
     loaded = load_checkpoint(path)
     assert torch.equal(loaded['state_dict']['a'], torch.arange(3))
     assert loaded['message_hub']['log_scalars']['loss'].current() == 1.5
+    assert loaded['other'][0].tolist() == [0, 1]
     assert loaded['other'][1] == 1.5
     assert loaded['param_schedulers'][0]['milestones'][2] == 1
 
@@ -55,6 +56,59 @@ def test_what_is_not_on_the_list_is_not_run(tmp_path, monkeypatch, payload,
         load_checkpoint('evil.pth')
     assert named in str(error.value) and '\n' not in str(error.value)
     assert os.listdir() == ['evil.pth']
+
+
+class Calls:
+    """Is unpickled by a call, and given a state afterwards."""
+
+    def __init__(self, function, arguments, state=None):
+        self.reduced = (function, arguments) + (() if state is None else
+                                                (state, ))
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def number_type(name, **changes):
+    """A dtype as files hold it, altered."""
+    state = dict(
+        version=3,
+        order='|',
+        subtype=None,
+        names=None,
+        fields=None,
+        size=-1,
+        alignment=-1,
+        flags=0)
+    return Calls(np.dtype, (name, False, True),
+                 tuple({
+                     **state,
+                     **changes
+                 }.values()))
+
+
+_OBJECT = dict(names=('a', ), fields=dict(a=(np.dtype('O'), 0)))
+
+
+@pytest.mark.parametrize('payload, named', [
+    (number_type('V8', **_OBJECT, size=8, alignment=1), 'dtype'),
+    (number_type('f8', **_OBJECT), 'dtype'),
+    (number_type('f8', flags=63), 'dtype'),
+    (number_type('f8', order='x'), 'dtype'),
+    (number_type('O'), 'dtype'),
+    (Calls(np.dtype, ([('a', 'O')], )), 'dtype'),
+    (np.array(['text', None]), 'dtype'),
+    (Calls(np.ndarray, ((1, ), number_type('f8'), b'A' * 8)), 'ndarray'),
+    (Calls(np.arange(1).__reduce__()[0], (np.ndarray, (9, ), 'O')), 'array'),
+    (torch.UntypedStorage, 'UntypedStorage'),
+])
+def test_what_reads_memory_where_a_file_says_is_refused(
+        tmp_path, payload, named):
+    path = str(tmp_path / 'evil.pth')
+    torch.save(dict(state_dict={}, evil=payload), path)
+    with pytest.raises(InputError, match='not on the list') as error:
+        load_checkpoint(path)
+    assert named in str(error.value)
 
 
 def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):

@@ -5,6 +5,7 @@ The schemes that know of widths are those that SlimCLR compares (arXiv
 2209.15525); the width of a sub-network is the mean over its stages, and
 "smaller" is one of less width.
 """
+import math
 from typing import Callable, Dict, List, Union
 
 from dspnet_mm.errors import InputError
@@ -49,7 +50,7 @@ SCHEMES: Dict[str, Callable[[List[float]], List[float]]] = {
 
 
 def check_scheme(scheme: Scheme, family: ResNetFamily) -> None:
-    """Refuse a scheme that does not exist.
+    """Refuse a scheme that does not exist or would do nothing.
 
     Args:
         scheme (str | dict): See :func:`weights_of`.
@@ -57,7 +58,8 @@ def check_scheme(scheme: Scheme, family: ResNetFamily) -> None:
 
     Raises:
         InputError: If it is none of the names, or names what is no
-            sub-network.
+            sub-network or has another name, or gives it a weight that is no
+            number from 0 on.
     """
     if isinstance(scheme, dict):
         labels = [*family.desired, *LABELS]
@@ -65,7 +67,16 @@ def check_scheme(scheme: Scheme, family: ResNetFamily) -> None:
         if unknown:
             raise InputError(f'loss_weights names {unknown}, which are no '
                              f'sub-networks: allowed are {labels}')
-    elif scheme not in SCHEMES:
+        for label, weight in scheme.items():
+            if label in LABELS[:2]:
+                name = family.label_of(family[label])
+                if name != label:
+                    raise InputError(f'loss_weights names {label!r}, which '
+                                     f'is a desired network: call it {name!r}')
+            if not 0 <= weight < math.inf:
+                raise InputError(f'loss_weights={scheme} is not allowed: give '
+                                 f'{label!r} a number from 0 on')
+    elif not isinstance(scheme, str) or scheme not in SCHEMES:
         raise InputError(f'loss_weights={scheme!r} is not allowed: give '
                          f'{", ".join(map(repr, SCHEMES))} or a dict of '
                          'weights')

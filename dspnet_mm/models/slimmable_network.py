@@ -28,12 +28,16 @@ class SlimmableNetwork:
             subnet (Subnet): A member of the family.
 
         Raises:
-            InputError: If batch norm is switchable and the sub-network is
-                not a DN.
+            InputError: If it is no member, or batch norm is switchable and
+                it is not a DN.
         """
         # It takes a while: every layer is told.
-        if self.__dict__.get('active_subnet') != subnet:
-            self._activate_layers(subnet)
+        if self.__dict__.get('active_subnet') == subnet:
+            return
+        self.family.check_member(subnet, f'sub-network {subnet}')
+        # Whatever ends it half way, it will not count as done.
+        self.active_subnet = None
+        self._activate_layers(subnet)
         self.active_subnet = subnet
 
     def _activate_layers(self, subnet: Subnet) -> None:

@@ -75,8 +75,10 @@ class AtomicCheckpointHook(CheckpointHook):
                     f'multiple of {batches}')
         if is_main_process():
             # Left by a run that was killed while it wrote.
-            for path in glob.glob(os.path.join(self.out_dir, '.tmp-*')):
-                os.remove(path)
+            folder = glob.escape(self.out_dir)
+            for name in ('*.pth', 'last_checkpoint'):
+                for path in glob.glob(os.path.join(folder, f'.tmp-{name}')):
+                    os.remove(path)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int,
                                    meta: dict) -> None:
@@ -120,10 +122,11 @@ class AtomicCheckpointHook(CheckpointHook):
                 os.remove(name)
 
     def _in_doubt(self, runner: Runner) -> bool:
-        ends = self.is_last_train_epoch(runner) or self.is_last_train_iter(
-            runner)
+        is_last = self.is_last_train_epoch if self.by_epoch \
+            else self.is_last_train_iter
         # Other algorithms do not say.
-        return getattr(algorithm_of(runner), 'skipped_in_a_row', 0) > int(ends)
+        skipped = getattr(algorithm_of(runner), 'skipped_in_a_row', 0)
+        return skipped > int(is_last(runner))
 
     def _keep(self, runner: Runner, step: int) -> List[str]:
         """Note a step's checkpoint, and name those that it makes outdated."""

@@ -399,7 +399,15 @@ class SupernetAlgorithm(BaseModel):
         Raises:
             FloatingPointError: If losses or gradients are not finite, as
                 ``on_nonfinite`` says.
+            InputError: If the optimizer does what the method takes over.
         """
+        if self.group_decay and any(
+                group['weight_decay']
+                for group in optim_wrapper.optimizer.param_groups):
+            raise InputError(
+                f'group_decay={self.group_decay} takes the place of '
+                "the optimizer's decay, but that is not 0: set optim_wrapper."
+                'optimizer.weight_decay=0')
         with seeded(self.seed, self.current_iteration, get_rank()):
             views, _ = self.data_preprocessor(data, True)
         views = [
@@ -499,10 +507,10 @@ class SupernetAlgorithm(BaseModel):
         self._average()
         self._pending_iterations = 0
         grads = [p.grad for p in self.parameters() if p.grad is not None]
-        losses = torch.stack([*self._pending_losses.values()])
         # The losses travel with the gradients: all processes come to the
         # same decision without a reduction of its own.
-        losses = losses.to(grads[0].dtype)
+        losses = torch.stack([*self._pending_losses.values()
+                              ]).to(grads[0].dtype)
         all_reduce_params([*grads, losses], op='mean')
         scaler = getattr(optim_wrapper, 'loss_scaler', None)
         scaled = scaler is not None and scaler.is_enabled()
@@ -540,10 +548,8 @@ class SupernetAlgorithm(BaseModel):
     def _nonfinite(self, losses: torch.Tensor,
                    grads: List[torch.Tensor]) -> Optional[str]:
         """Name what is not finite, if anything is."""
-        values = losses
-        if grads:
-            norms = torch.stack(torch._foreach_norm(grads))
-            values = torch.cat([losses, norms.sum().view(1)])
+        norms = torch.stack(torch._foreach_norm(grads))
+        values = torch.cat([losses, norms.sum().view(1)])
         finite = torch.isfinite(values).tolist()
         if all(finite):
             return None
@@ -574,7 +580,8 @@ class SupernetAlgorithm(BaseModel):
             data_samples (list[SelfSupDataSample]): Not used.
 
         Returns:
-            dict[str, Tensor]: A scalar ``loss_NAME`` for each.
+            dict[str, Tensor]: A scalar ``loss_NAME`` for each name; those
+            of one name add up.
 
         Raises:
             RuntimeError: If several processes run, since the wrapper that
@@ -585,10 +592,11 @@ class SupernetAlgorithm(BaseModel):
                 f'{type(self).__name__} trains by its own train_step: set '
                 "model_wrapper_cfg=dict(type='SupernetDistributed') in the "
                 'config')
-        return {
-            f'loss_{label}': loss * weight
-            for label, loss, weight, _ in self._subnet_losses(inputs)
-        }
+        losses: Dict[str, torch.Tensor] = {}
+        for label, loss, weight, _ in self._subnet_losses(inputs):
+            name = f'loss_{label}'
+            losses[name] = losses.get(name, 0.) + loss * weight
+        return losses
 
     def extract_feat(self, inputs: Views, **kwargs) -> Tuple[torch.Tensor]:
         """The backbone's outputs for the first view.

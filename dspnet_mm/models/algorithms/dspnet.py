@@ -73,6 +73,9 @@ class DSPNet(SupernetAlgorithm):
         super().__init__(*args, **kwargs)
         if isinstance(target, str):
             target = [dict(subnet=target, until=1)]
+        if not all(isinstance(phase, dict) for phase in target):
+            raise InputError(f'target={target} is not allowed: give a name, '
+                             'or phases dict(subnet=..., until=...)')
         self.targets = Phases([(phase.get('subnet'), phase.get('until'))
                                for phase in target])
         targets = [*ALIASES, 'twin', *self.family.desired]

@@ -8,6 +8,7 @@ from mmselfsup.models.backbones import ResNet
 from mmselfsup.registry import MODELS, TASK_UTILS
 from torch import nn
 
+from dspnet_mm.errors import InputError
 from dspnet_mm.models.layers import SlimmableLayer
 from dspnet_mm.models.slimmable_network import (SlimmableNetwork,
                                                 slimmable_norm_cfg)
@@ -48,10 +49,14 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
             i for stage i. Defaults to (4, ).
         with_cp (bool): Save memory by computing activations again in the
             backward pass. Defaults to False.
-        zero_init_residual (bool): Let blocks start as the identity. Defaults
-            to False, as in MMSelfSup.
+        zero_init_residual (bool): Let blocks start as the identity. Not with
+            switchable batch norm. Defaults to False, as in MMSelfSup.
         init_cfg (dict | list[dict], optional): How to initialise. Defaults
             to None, the ResNet's own.
+
+    Raises:
+        InputError: If blocks are to start as the identity, and batch norm is
+            switchable.
     """
 
     def __init__(self,
@@ -63,6 +68,10 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
                  zero_init_residual: bool = False,
                  init_cfg: Optional[Union[dict, list]] = None) -> None:
         family = build_family(family)
+        if zero_init_residual and switchable_bn:
+            raise InputError('zero_init_residual=True does not go with '
+                             'switchable_bn=True, by which a block has '
+                             'several last batch norms: set one to False')
         # The ResNet's constructor builds the stem by it.
         self.stem = family.stem
         super().__init__(

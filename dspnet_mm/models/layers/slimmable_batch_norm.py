@@ -23,7 +23,8 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
 
     - 0: all sub-networks share the affine parameters. Their statistics come
       from recalibration (see :func:`dspnet_mm.slimming.recalibrate`) and
-      are kept for one sub-network at a time, outside of checkpoints.
+      are kept for one sub-network at a time, outside of checkpoints, until
+      training goes on or other weights are loaded.
     - n > 0 (switchable): each of n sub-networks has its own affine
       parameters and its own running statistics, updated while it trains and
       overwritten by recalibration (Slimmable Neural Networks, arXiv
@@ -154,6 +155,9 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             raise RuntimeError(
                 f'sub-network {self.active_subnet} has no batch norm '
                 'statistics: call dspnet_mm.slimming.recalibrate first')
+        if self.training and not self.num_private:
+            # The weights before this layer change with what follows.
+            self._forget_statistics()
         mean = var = None
         if self.num_private or not self.training:
             mean, var = self._active_statistics()
@@ -170,16 +174,17 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         # PyTorch's own SyncBatchNorm has no CPU version. Counts are summed
         # too, since the last batches of the processes may differ in size.
         dims = [0] + list(range(2, inputs.dim()))
+        shape = (1, -1) + (1, ) * (inputs.dim() - 2)
         values = inputs.to(self.running_mean.dtype)
         count = values.new_full((1, ), values.numel() / values.shape[1])
         channels = number_of(self.active_features)
-        count, sums, squares = all_reduce(
-            torch.cat([count,
-                       values.sum(dims),
-                       values.square().sum(dims)
-                       ])).split([1, channels, channels])
+        count, sums = all_reduce(torch.cat([count, values.sum(dims)
+                                            ])).split([1, channels])
         mean = sums / count
-        var = (squares / count - mean.square()).clamp(min=0)
+        # A second reduction, since a mean square less the squared mean is
+        # nothing but rounding where the mean is large.
+        centred = values - mean.view(shape)
+        var = all_reduce(centred.square().sum(dims)) / count
         if running_mean is not None:
             with torch.no_grad():
                 unbiased = var * count / (count - 1).clamp(min=1)
@@ -188,12 +193,18 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
         scale = (var + self.eps).rsqrt()
         if weight is not None:
             scale = weight * scale
-        shift = -mean * scale
+        normalised = centred * scale.view(shape)
         if bias is not None:
-            shift = bias + shift
-        shape = (1, -1) + (1, ) * (inputs.dim() - 2)
-        return (values * scale.view(shape) + shift.view(shape)).to(
-            inputs.dtype)
+            normalised = normalised + bias.view(shape)
+        return normalised.to(inputs.dtype)
+
+    def _forget_statistics(self) -> None:
+        # Past nn.Module's way to set, which every forward would pay for.
+        self.__dict__['_recalibrated'] = None
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._forget_statistics()
 
     def plain_state(self) -> Dict[str, torch.Tensor]:
         """See :meth:`SlimmableLayer.plain_state`.
