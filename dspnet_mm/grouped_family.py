@@ -152,7 +152,10 @@ class GroupedResNetFamily(ResNetFamily):
         width = (self.shared_channels +
                  self.group_channels) / self.base_channels
         subnet = Subnet((width, ) * self.num_stages, full.depths, groups)
-        if max(subnet.groups, default=0) >= self.num_groups:
+        if not subnet.groups:
+            raise InputError(f'groups={groups} is not allowed: give one for '
+                             f'each stage, as {self.describe_space()} have')
+        if max(groups) >= self.num_groups:
             raise InputError(f'group {max(groups)} does not exist: each stage '
                              f'has {self.num_groups}, from 0')
         return subnet

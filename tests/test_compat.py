@@ -85,6 +85,16 @@ def test_setup_and_import_demand_the_same_versions():
                         Requirement(f'x{needed}').specifier), name
 
 
+def test_numpys_core_is_found(monkeypatch):
+    """Where cv2 has imported numpy 1.26's stub of the new one, too."""
+    import cv2  # noqa: F401
+    allowed = []
+    monkeypatch.setattr(
+        torch.serialization, 'add_safe_globals', allowed.extend, raising=False)
+    compat.allow_checkpoint_classes()
+    assert np.zeros(1).__reduce__()[0] in allowed
+
+
 @pytest.mark.skipif(
     not hasattr(torch.serialization, 'add_safe_globals'),
     reason='PyTorch has no allow-list before 2.4')

@@ -129,6 +129,7 @@ def test_a_budget_gives_desired_networks():
     (dict(num_groups=1), 'num_groups=1.*at least 2'),
     (dict(num_groups=3), 'num_groups=3.*equal groups'),
     (dict(levels=5), 'levels=5.*1 to 4'),
+    (dict(min_widths=0.5), 'min_widths.*leave it out'),
     (dict(depth=19), 'depth 19 is not a ResNet'),
 ])
 def test_a_wrong_family_is_refused(settings, complaint):
@@ -141,6 +142,7 @@ def test_a_wrong_family_is_refused(settings, complaint):
     (lambda family: family.subnet(depths=1), 'cluster-00 to cluster-15'),
     (lambda family: family.subnet(groups=(0, 0, 0, 2)), 'group 2.*has 2'),
     (lambda family: family.subnet(groups=(0, -1, 0, 0)), 'group -1'),
+    (lambda family: family.subnet(groups=()), 'cluster-00 to cluster-15'),
     (lambda family: family.subnet(groups=(0, 0)), '2 groups and 4 depths'),
     (lambda family: family.subnet_of(16), 'cluster 16.*16'),
     (lambda family: family['cluster-16'], 'no desired network'),

@@ -23,6 +23,7 @@ from mmselfsup.structures import SelfSupDataSample
 from PIL import Image
 
 from dspnet_mm import InputError
+from dspnet_mm.models.layers import SlimmableBatchNorm
 
 # Seconds instead of minutes.
 SHORT = [
@@ -337,6 +338,60 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, method,
     for key in one:
         assert torch.equal(first[key], second[key]), key
         assert torch.allclose(one[key], first[key], atol=1e-8), key
+
+
+def _normalise(rank, world_size, folder):
+    """Of a mean that is large, in parts that are not equal."""
+    _join(rank, world_size, folder)
+    layer = SlimmableBatchNorm(4)
+    values = 30 + 0.05 * torch.randn(16, 4, 3)
+    factors = torch.randn(16, 4, 3)
+    part = slice(0, 16) if world_size == 1 else (slice(0, 6),
+                                                 slice(6, 16))[rank]
+    inputs = values[part].requires_grad_()
+    outputs = layer(inputs)
+    (outputs * factors[part]).sum().backward()
+    torch.save((outputs.detach(), inputs.grad), f'{folder}/bn_{rank}.pth')
+
+
+def test_batch_norm_over_two_processes_is_that_of_one(tmp_path):
+    torch.multiprocessing.spawn(_normalise, (1, str(tmp_path)), 1)
+    expected = torch.load(tmp_path / 'bn_0.pth')
+    torch.multiprocessing.spawn(_normalise, (2, str(tmp_path)), 2)
+    parts = [torch.load(tmp_path / f'bn_{rank}.pth') for rank in range(2)]
+    for whole, *halves in zip(expected, *parts):
+        assert torch.allclose(torch.cat(halves), whole, rtol=1e-3, atol=1e-3)
+
+
+def _views_of_a_step(rank, world_size, folder):
+    """The views that a process makes of the same images as the other."""
+    _join(rank, world_size, folder)
+    cfg = Config.fromfile(CIFAR_CONFIG).model
+    cfg.family.base_channels = 8
+    model = MODELS.build(cfg)
+    seen = []
+    model.data_preprocessor.register_forward_hook(
+        lambda module, inputs, outputs: seen.append(outputs[0][0]))
+    images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+    samples = [SelfSupDataSample() for _ in images]
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    model.train_step(dict(inputs=[images], data_samples=samples), wrapper)
+    complaint = ''
+    try:
+        # As it would be called by another wrapper.
+        model(seen, samples, mode='loss')
+    except RuntimeError as error:
+        complaint = str(error)
+    torch.save((images, seen[0], complaint), f'{folder}/views_{rank}.pth')
+
+
+def test_processes_make_views_of_their_own_by_their_own_wrapper(tmp_path):
+    torch.multiprocessing.spawn(_views_of_a_step, (2, str(tmp_path)), 2)
+    (images, views, complaint), (others, other_views, _) = (
+        torch.load(tmp_path / f'views_{rank}.pth') for rank in range(2))
+    assert torch.equal(images, others)
+    assert not torch.allclose(views, other_views, atol=0.1)
+    assert "model_wrapper_cfg=dict(type='SupernetDistributed')" in complaint
 
 
 def _counted_steps(rank, world_size, folder):

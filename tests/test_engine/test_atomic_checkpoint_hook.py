@@ -31,7 +31,10 @@ def test_the_old_checkpoint_goes_when_the_new_one_is_whole(
     monkeypatch.setattr(os, 'replace', look_and_replace)
     cfg = digits_cfg(tmp_path, epochs=3)
     cfg.default_hooks.checkpoint.max_keep_ckpts = 1
-    (tmp_path / '.tmp-epoch_9.pth').write_text('left by a run that was killed')
+    for name in ('epoch_9.pth', 'last_checkpoint'):
+        (tmp_path / f'.tmp-{name}').write_text('left by a run that was killed')
+    # Something else's.
+    (tmp_path / '.tmp-exports').mkdir()
     train(cfg)
     assert [(target, there) for target, there in seen
             if target != 'last_checkpoint'
@@ -40,7 +43,7 @@ def test_the_old_checkpoint_goes_when_the_new_one_is_whole(
     assert whole_checkpoints(tmp_path) == ['epoch_3.pth']
     last = (tmp_path / 'last_checkpoint').read_text()
     assert last == str(tmp_path / 'epoch_3.pth')
-    assert not list(tmp_path.glob('.tmp-*'))
+    assert [path.name for path in tmp_path.glob('.tmp-*')] == ['.tmp-exports']
 
 
 def test_a_resumed_run_removes_what_a_killed_one_could_not(tmp_path):
@@ -74,18 +77,25 @@ def test_the_last_good_checkpoint_survives_a_divergence(
     assert ('No checkpoint epoch_3.pth' in log) == (on_nonfinite == 'skip')
 
 
-def test_a_run_that_ends_with_one_skipped_step_is_saved(tmp_path):
+@pytest.mark.parametrize('by_epoch, skipped, names', [
+    (True, 3, ['epoch_1.pth']),
+    (False, 2, ['iter_1.pth', 'iter_3.pth']),
+    (False, 3, ['iter_1.pth', 'iter_2.pth', 'iter_3.pth']),
+])
+def test_behind_a_skipped_step_the_end_alone_is_saved(tmp_path, by_epoch,
+                                                      skipped, names):
     cfg = digits_cfg(tmp_path)
+    cfg.default_hooks.checkpoint.update(by_epoch=by_epoch, interval=1)
     runner = Runner.from_cfg(cfg)
 
-    def spoil_the_last(grad):
-        last = runner.iter + 1 == runner.max_iters
-        return grad * float('inf') if last else grad
+    def spoil(grad):
+        return grad * float('inf') if runner.iter + 1 == skipped else grad
 
-    runner.model.backbone.conv1.weight.register_hook(spoil_the_last)
+    runner.model.backbone.conv1.weight.register_hook(spoil)
     runner.train()
-    assert runner.model.skipped_in_a_row == 1
-    assert whole_checkpoints(tmp_path) == ['epoch_1.pth']
+    assert runner.max_iters == 3
+    assert runner.model.skipped_in_a_row == (skipped == 3)
+    assert whole_checkpoints(tmp_path) == names
 
 
 FILL = '''

@@ -183,6 +183,13 @@ def test_groups_decay_apart_over_the_first_half(progress, slope):
     assert torch.allclose(linear.grad, torch.ones(()))
 
 
+def test_weights_do_not_decay_twice():
+    model = build(group_decay=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    with pytest.raises(InputError, match='optimizer.weight_decay=0'):
+        model.train_step(batch(), OptimWrapper(optimizer))
+
+
 def test_each_step_decays():
     data = batch()
     moved = []
@@ -339,6 +346,8 @@ def test_unknown_ways_to_learn_are_refused():
     with pytest.raises(
             InputError, match="'none', 'online', 'second_predictor'"):
         build(distillation='both')
+    with pytest.raises(InputError, match='phases dict'):
+        build(target=['tiny'])
     for target in ('full', [dict(subnet='huge', until=1)]):
         with pytest.raises(InputError, match="'twin', 'large', .*'tiny'"):
             build(target=target)
@@ -389,6 +398,16 @@ def test_a_slow_start_trains_the_supernet_alone():
     ] for _ in range(4)]
     everything = ['loss_large', 'loss_middle', 'loss_tiny']
     assert trained == [['loss_large']] * 2 + [everything] * 2
+
+
+def test_losses_of_those_without_a_name_add_up():
+    model = build(
+        sampler=dict(type='SandwichSampler', num_random=3, desired_prob=0.))
+    losses = model.loss(batch()['inputs'], [])
+    assert 'loss_random' in losses and len(losses) < 5
+    logged = model.train_step(batch(), sgd(model))
+    assert sum(losses.values()).item() == pytest.approx(
+        logged['loss'].item(), rel=1e-5)
 
 
 def test_gradients_are_the_sum_over_the_sampled_subnetworks():
@@ -488,8 +507,14 @@ def test_accumulated_gradients_are_those_of_one_step(count):
             n: p.grad.clone()
             for n, p in model.named_parameters() if p.grad is not None
         }), step())
+        set_apart(model)
+        target = copy.deepcopy(model.target_net.state_dict())
         for micro in range(accumulative_counts):
             assert not steps
+            # It follows steps alone.
+            assert all(
+                torch.equal(target[key], value)
+                for key, value in model.target_net.state_dict().items())
             model.train_step(copy.deepcopy(data), wrapper)
         assert len(steps) == 1
         assert wrapper.inner_count == accumulative_counts
@@ -702,10 +727,17 @@ def poison(model, label):
     model.subnet_loss = poisoned
 
 
+def set_apart(model):
+    """Let the target network be another: else it has nothing to follow."""
+    for parameter in model.target_net.parameters():
+        parameter.data.add_(0.1)
+
+
 @pytest.mark.parametrize('steps', [1, 2])
 def test_a_loss_that_is_not_finite_skips_the_step(steps, caplog):
     model = build(sampler=dict(type='AllDesiredSampler'))
     wrapper = sgd(model, lr=0.125, accumulative_counts=steps)
+    set_apart(model)
     before = copy.deepcopy(model.state_dict())
     poison(model, 'tiny')
     MMLogger.get_instance(f'test-{uuid.uuid4()}').addHandler(caplog.handler)
@@ -853,6 +885,10 @@ def test_switchable_batch_norm_trains_private_parameters():
     (dict(loss_weights='max'), "'sum', 'mean',.* or a dict"),
     (dict(momentum_schedule='linear'), "'cosine' or 'constant'"),
     (dict(loss_weights=dict(huge=2.0)), "'huge'.*'large'"),
+    (dict(loss_weights=dict(largest=2.0)), "'largest'.*call it 'large'"),
+    (dict(loss_weights=dict(tiny=-1.0)), "'tiny' a number from 0 on"),
+    (dict(loss_weights=dict(tiny=float('nan'))), 'a number from 0 on'),
+    (dict(loss_weights=[1, 2]), 'a dict of weights'),
     (dict(base_momentum=1.5), r'in \[0, 1\]'),
     (dict(on_nonfinite='ignore'), "'skip' or 'stop'"),
     (dict(average_gradients=True,

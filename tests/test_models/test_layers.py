@@ -179,6 +179,20 @@ def test_batch_norm_refuses_to_evaluate_with_anothers_statistics():
         layer(torch.rand(2, 4))
 
 
+@pytest.mark.parametrize('change', ['training', 'loading'])
+def test_shared_statistics_end_with_the_weights_they_are_of(change):
+    layer = SlimmableBatchNorm(4).eval()
+    layer.set_active(4, SUBNET, 0)
+    layer.set_statistics(torch.zeros(4), torch.ones(4))
+    layer(torch.rand(2, 4))
+    if change == 'training':
+        layer.train()(torch.rand(2, 4))
+    else:
+        layer.load_state_dict(SlimmableBatchNorm(4).state_dict())
+    with pytest.raises(RuntimeError, match='recalibrate'):
+        layer.eval()(torch.rand(2, 4))
+
+
 def test_shared_statistics_are_not_saved_and_private_ones_are():
     assert set(SlimmableBatchNorm(4).state_dict()) == {'weight', 'bias'}
     state = SlimmableBatchNorm(4, num_private=3).state_dict()

@@ -8,7 +8,7 @@ from mmselfsup.structures import SelfSupDataSample
 from torch.nn import functional as F
 
 from dspnet_mm import InputError
-from dspnet_mm.models import SEEDHead
+from dspnet_mm.models import SEEDHead, activate
 
 
 def parts():
@@ -98,6 +98,25 @@ def test_the_queue_holds_the_last_features():
         head.queue.enqueue(torch.randn(6, 2))
     with pytest.raises(InputError, match='above 0'):
         SEEDHead(2, 5, teacher_temperature=0)
+
+
+def test_the_student_learns_of_each_view_from_the_same_one(teacher):
+    model = build(teacher)
+    model.init_weights()
+    model.train()
+    views = batch()['inputs']
+    with torch.no_grad(), activate(model.family['tiny'],
+                                   *model.slimmable_networks):
+        loss, _ = model.subnet_loss(views, model.compute_targets(views))
+        expected = sum(
+            model.head(
+                model.neck(model.backbone(view))[0],
+                model.target_net(view)[0]) for view in views) / 2
+        swapped = model.head(
+            model.neck(model.backbone(views[0]))[0],
+            model.target_net(views[1])[0])
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss.item() != pytest.approx(swapped.item(), rel=1e-3)
 
 
 def test_the_teacher_stays_and_the_student_learns(teacher):

@@ -1,4 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmselfsup.models.backbones import ResNet
 from mmselfsup.registry import MODELS
 
-from dspnet_mm import InputError
+from dspnet_mm import InputError, Subnet
 from dspnet_mm.models import SlimmableResNet, activate
 from dspnet_mm.slimming import slim
 
@@ -120,6 +122,39 @@ def test_what_was_active_is_active_again_also_after_an_exception():
     assert backbone.conv1.active_out == 8
     assert backbone.layer4.active_depth == 2
     assert backbone.layer4[1].conv1.active_in == 64
+
+
+def test_what_fails_half_way_is_taken_back():
+    family = make_family()
+    backbone = SlimmableResNet(family)
+    with mock.patch.object(
+            backbone.layer4[0].conv2, 'set_active', side_effect=MemoryError):
+        with pytest.raises(MemoryError):
+            backbone.set_active_subnet(family['tiny'])
+    assert backbone.conv1.active_out == 2
+    # Else the whole would count as active already.
+    backbone.set_active_subnet(family.full)
+    assert backbone.conv1.active_out == 8
+
+
+@pytest.mark.parametrize('widths, depths', [
+    ((0.5, 0.04, 1, 1), (2, 2, 2, 2)),
+    ((1, 1, 1, 1), (9, 9, 9, 9)),
+    ((1, 1, 1, 1, 1), (2, 2, 2, 2, 2)),
+])
+def test_members_of_other_families_are_refused(widths, depths):
+    backbone = SlimmableResNet(make_family())
+    with pytest.raises(InputError, match='outside of the family'):
+        with activate(Subnet(widths, depths), backbone):
+            pass
+    assert backbone.active_subnet == backbone.family.full
+    assert backbone.conv1.active_out == 8
+
+
+def test_blocks_with_several_batch_norms_do_not_start_as_the_identity():
+    with pytest.raises(InputError, match='set one to False'):
+        SlimmableResNet(
+            make_family(), switchable_bn=True, zero_init_residual=True)
 
 
 @pytest.mark.parametrize('convert',

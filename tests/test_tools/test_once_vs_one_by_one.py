@@ -117,6 +117,11 @@ def test_the_better_half_of_settings_is_tried_on_more_seeds(benchmark):
                                                      (0.01, 0.03, 0.09),
                                                      (0.9, 0.99), (1, 4))
     assert asked == [(6, [10000]), (3, [10000, 10001, 10002, 10003])]
+    asked.clear()
+    choose = benchmark('trials').choose_setting
+    choose('', accuracies, (0.01, 0.03, 0.09), (0.9, ), (1, 2, 3))
+    # The last one is the best, however many seeds it is tried on.
+    assert asked == [(3, [10000]), (2, [10000, 10001])]
     assert best == (0.03, 0.9)
     assert [len(each['by_seed']) for each in tried] == [1, 1, 4, 1, 4, 4]
     for each in tried:

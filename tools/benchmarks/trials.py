@@ -670,7 +670,7 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
         momenta (Sequence[float]): Those of the target network; none leave it
             as the config says.
         numbers (Sequence[int]): Of seeds that all are tried on, half of them,
-            and so on.
+            and so on, while there is a choice.
 
     Returns:
         tuple[Setting, list[dict]]: The best, and all that were tried, each
@@ -691,6 +691,8 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
         tried.update(zip(left, accuracies(left, setting_seeds(number))))
         left.sort(key=lambda setting: mean(tried[setting]), reverse=True)
         best, left = left[0], left[:math.ceil(len(left) / 2)]
+        if len(left) == 1:
+            break
     say(f'{name}: {best}')
     return best, [
         dict(setting._asdict(), accuracy=mean(by_seed), by_seed=by_seed)
