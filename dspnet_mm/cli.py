@@ -31,6 +31,21 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+class _ConfigOptions(DictAction):
+    """MMEngine's KEY=VALUE, with an error instead of a traceback."""
+
+    def __call__(self,
+                 parser: argparse.ArgumentParser,
+                 namespace,
+                 values,
+                 option_string=None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except ValueError:
+            parser.error(f'{option_string} {" ".join(values)} is not allowed: '
+                         'give KEY=VALUE, e.g. model.switchable_bn=True')
+
+
 _OPTIONS: Dict[str, Dict[str, Any]] = {
     'device':
     dict(default='cpu', help='where to compute (default: %(default)s)'),
@@ -39,7 +54,7 @@ _OPTIONS: Dict[str, Dict[str, Any]] = {
     'cfg-options':
     dict(
         nargs='+',
-        action=DictAction,
+        action=_ConfigOptions,
         metavar='KEY=VALUE',
         help="values that replace the config's"),
 }

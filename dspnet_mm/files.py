@@ -107,6 +107,19 @@ def check_writable(path: str) -> None:
                          'that can be written to')
 
 
+def is_in(folder: str, name: str) -> bool:
+    """Whether a folder has a file.
+
+    Args:
+        folder (str): The folder.
+        name (str): The file's path in it. One that leads out of it, as a
+            file may say, is no file.
+    """
+    path = os.path.normpath(name)
+    return not path.startswith(
+        (os.pardir, os.sep)) and os.path.isfile(os.path.join(folder, path))
+
+
 def kept_result(folder: str, work: Callable[[], dict]) -> dict:
     """Do long work once, also where several commands want it done.
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from .checkpoint import load_checkpoint, load_every_tensor
 from .errors import InputError
-from .evaluation.report import class_folders
+from .evaluation.report import labelled_cfgs
 from .slimming.plain_file import find_plain_files, load_plain, read_index
 
 _INITS = ('slimmed', 'random')
@@ -121,24 +121,25 @@ def input_size() -> int:
     return _meta(_path())['input_size']
 
 
-def labelled_folders(data_root: str) -> Tuple[str, str, int]:
-    """Where a user's labelled images are.
+def labelled_images(data_root: str) -> Tuple[dict, dict, int]:
+    """A user's labelled images.
 
     Args:
         data_root (str): Holds train/CLASS/ and test/CLASS/ (or val/CLASS/).
 
     Returns:
-        tuple[str, str, int]: The folder of training images, that of test
-        images, and the number of classes.
+        tuple[dict, dict, int]: The configs of training and of test images,
+        without a pipeline, and the number of classes.
 
     Raises:
-        InputError: If there are no such folders.
+        InputError: If there are no such folders, or of different classes.
     """
     if not os.path.isdir(data_root):
         raise InputError(f'{data_root} is not a folder: set DATA_ROOT to one '
                          'that holds train/CLASS/ and test/CLASS/')
-    train, test = class_folders(data_root)
-    return train, test, sum(entry.is_dir() for entry in os.scandir(train))
+    train, test = labelled_cfgs(data_root)
+    folders = os.scandir(train['data_root'])
+    return train, test, sum(entry.is_dir() for entry in folders)
 
 
 def folder_networks() -> Tuple[List[str], List[str], List[int]]:

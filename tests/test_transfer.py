@@ -282,6 +282,13 @@ def test_a_config_trains_a_step(path, name, package, exports,
             assert torch.equal(tensor, saved[key]) == frozen, key
 
 
+def test_folders_of_other_classes_are_refused(tmp_path):
+    for folder in ('train/a', 'train/b', 'val/b'):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(InputError, match='different classes .a in one only'):
+        transfer.labelled_images(str(tmp_path))
+
+
 @pytest.mark.needs('mmdet', 'mmcv.ops')
 def test_boxes_without_area_are_left_out(exports, tmp_path, monkeypatch):
     archive = os.path.join(

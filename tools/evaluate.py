@@ -51,7 +51,10 @@ def parse_args() -> argparse.Namespace:
     add_options(parser, 'device')
     parser.add_argument(
         '--out', metavar='REPORT.json', help='write the results, too')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0 <= args.seed < 2**32:
+        parser.error('--seed takes a number from 0 to 2**32 - 1')
+    return args
 
 
 def main() -> None:

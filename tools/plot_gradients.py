@@ -4,6 +4,7 @@
 import argparse
 import glob
 import json
+import math
 import os
 import shlex
 import sys
@@ -15,6 +16,7 @@ from dspnet_mm.cli import run
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.means import mean_and_error
+from dspnet_mm.plots import check_picture
 from dspnet_mm.versions import versions
 
 PREFIX = 'gradients/'
@@ -48,16 +50,34 @@ def read(work_dir: str) -> Curves:
                 os.path.join(
                     glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         with open(path) as file:
-            for line in file:
-                values = json.loads(line)
+            for number, line in enumerate(file, 1):
+                try:
+                    step, values = recorded(line)
+                except (ValueError, TypeError, KeyError,
+                        AttributeError) as error:
+                    raise InputError(f'{path}, line {number} is not what '
+                                     f'training writes ({error}): remove it')
                 for key, value in values.items():
-                    if key.startswith(PREFIX):
-                        curve = curves.setdefault(key[len(PREFIX):], {})
-                        curve[values['step']] = value
+                    curves.setdefault(key, {})[step] = value
     if not curves:
         raise InputError(f'{work_dir} holds no gradients: train with '
                          "dict(type='GradientHook') among the hooks")
     return {name: sorted(curve.items()) for name, curve in curves.items()}
+
+
+def recorded(line: str) -> Tuple[int, Dict[str, float]]:
+    """The iteration of a line, and its gradients' figures."""
+    values = json.loads(line)
+    found = {
+        key[len(PREFIX):]: float(value)
+        for key, value in values.items() if key.startswith(PREFIX)
+    }
+    # Where something was not finite, there is nothing to draw.
+    found = {
+        key: value
+        for key, value in found.items() if math.isfinite(value)
+    }
+    return int(values['step']) if found else 0, found
 
 
 def draw(rows: Dict[str, Curves]) -> Figure:
@@ -103,8 +123,8 @@ def means(title: str, curves: Curves) -> List[dict]:
 def main() -> None:
     args = parse_args()
     report = f'{os.path.splitext(args.out)[0]}.json'
-    for path in (args.out, report):
-        check_writable(path)
+    check_picture(args.out)
+    check_writable(report)
     rows: Dict[str, Curves] = {}
     for work_dir in args.work_dirs:
         title = os.path.basename(os.path.abspath(work_dir))

@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import (Dict, Iterator, List, NamedTuple, Optional, Sequence, Set,
+                    Tuple)
 
 import numpy as np
 import torch
@@ -102,9 +103,13 @@ class Checkpoint:
                              'checkpoint that training wrote')
         self.checkpoint = checkpoint
         self.model = load_supernet(self.cfg, checkpoint)
-        self.number = len(self.model.family.desired)
         self.device = args.device
         self.seed = args.seed
+
+    @property
+    def names(self) -> List[str]:
+        """What is ranked."""
+        return [*self.model.family.desired]
 
     @property
     def image_format(self) -> ImageFormat:
@@ -147,6 +152,10 @@ class Exports:
     """Networks that were exported, ranked as they are."""
 
     def __init__(self, folder: str) -> None:
+        if os.path.isfile(folder):
+            raise InputError(f'{folder} is no folder: give one that '
+                             'slim_export.py wrote into, or CONFIG and '
+                             'CHECKPOINT')
         self.folder = folder
         self.networks, self.unified_networks = [], []
         for network in map(load_plain, find_plain_files([folder])):
@@ -155,8 +164,7 @@ class Exports:
                        network.meta['name']) == (SDR.method, UNIFIED)
             (self.unified_networks
              if unified else self.networks).append(network)
-        self.number = len(self.networks)
-        if not self.number:
+        if not self.networks:
             raise InputError(f'{folder} holds no network: give a folder that '
                              'slim_export.py wrote into')
         formats = {repr(network.image_format) for network in self.networks}
@@ -169,6 +177,11 @@ class Exports:
     def image_format(self) -> ImageFormat:
         """What the networks expect."""
         return self.networks[0].image_format
+
+    @property
+    def names(self) -> List[str]:
+        """What is ranked."""
+        return [network.meta['name'] for network in self.networks]
 
     def features(self, task: Task) -> Iterator[Tuple[str, np.ndarray]]:
         """Each network's name and features."""
@@ -215,6 +228,38 @@ def check_out(out: str, place: str, force: bool) -> None:
                          'were exported otherwise: give another folder')
 
 
+def check_others(out: str, names: Sequence[str]) -> None:
+    """Refuse a folder with files of the names that the best will have.
+
+    Args:
+        out (str): Where the best network and the ranking go.
+        names (Sequence[str]): Of the networks that may be the best.
+
+    Raises:
+        InputError: If a file there is not of an earlier call.
+    """
+    if not os.path.isdir(out):
+        return
+    others = {
+        name
+        for name in {*os.listdir(out)} - written(out)
+        if name.startswith(tuple(f'{network}.' for network in names))
+    }
+    if others:
+        raise InputError(f'{out} already holds {min(others)}, which no '
+                         'earlier call wrote: give another folder, or remove '
+                         'it')
+
+
+def written(out: str) -> Set[str]:
+    """The files of the networks that an earlier call put there."""
+    return {
+        os.path.basename(file)
+        for entry in read_index(out, missing_ok=True)
+        for file in entry['files']
+    }
+
+
 def publish(export: str, out: str) -> None:
     """Put what was found into the place of what an earlier call found.
 
@@ -224,11 +269,7 @@ def publish(export: str, out: str) -> None:
         out (str): Where it goes, and where the new ranking is; see
             :func:`check_out`.
     """
-    earlier = {
-        os.path.basename(file)
-        for entry in read_index(out, missing_ok=True)
-        for file in entry['files']
-    }
+    earlier = written(out)
     found = {name: os.path.join(export, name) for name in os.listdir(export)}
     found[RANKING_NAME] = os.path.join(out, _NEW_RANKING_NAME)
     # The index last: what it lists is there, and so is the ranking by which
@@ -302,6 +343,8 @@ def main() -> None:
     check_out(args.out, args.place[0], args.force)
     networks = Checkpoint(args, *args.place) if len(
         args.place) == 2 else Exports(*args.place)
+    check_others(args.out, networks.names)
+    number = len(networks.names)
     task = Task.load(args.task, networks.image_format, args.max_images,
                      args.seed, args.device)
     score = METRICS[args.metric]
@@ -309,9 +352,9 @@ def main() -> None:
     scores: Dict[str, float] = {}
     for name, features in networks.features(task):
         scores[name] = score(features, task.labels)
-        if len(scores) % max(1, networks.number // 10) == 0:
+        if len(scores) % max(1, number // 10) == 0:
             print(
-                f'{len(scores)} of {networks.number} sub-networks',
+                f'{len(scores)} of {number} sub-networks',
                 file=sys.stderr,
                 flush=True)
     seconds = time.monotonic() - begin
@@ -343,7 +386,7 @@ def main() -> None:
     if unified is not None:
         shown.append(('', 'unified', f'{report["unified"]:.4f}'))
     print(markdown_table(('', 'sub-network', args.metric), shown))
-    print(f'{networks.number} sub-networks on {len(task.labels)} images in '
+    print(f'{number} sub-networks on {len(task.labels)} images in '
           f'{seconds:.0f} s; {ranking[0]} and ranking.json: {args.out}')
 
 

@@ -30,7 +30,8 @@ from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
 from dspnet_mm.cli import add_options, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import RESULT, check_writable, whole_file
+from dspnet_mm.files import RESULT, whole_file
+from dspnet_mm.plots import check_picture
 
 # Toolboxes write and draw lines in sizes that suit images of this longer side.
 _LEGIBLE = 480
@@ -345,12 +346,7 @@ def main() -> None:
     if not 0 <= args.score_thr < 1:
         raise InputError(f'--score-thr {args.score_thr:g} is not allowed: '
                          'give a number from 0 to below 1')
-    check_writable(args.out)
-    # Matplotlib does not write PGF without LaTeX.
-    suffixes = sorted({*Figure().canvas.get_supported_filetypes()} - {'pgf'})
-    if os.path.splitext(args.out)[1][1:].lower() not in suffixes:
-        raise InputError(f'{args.out} cannot be a picture: give a name that '
-                         f'ends with one of .{", .".join(suffixes)}')
+    check_picture(args.out)
     check_device(args.device)
     networks = told_apart([find(work_dir) for work_dir in args.work_dirs])
     scopes = {network.cfg.default_scope for network in networks}

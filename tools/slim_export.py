@@ -4,6 +4,7 @@
 import argparse
 import os
 import re
+from fractions import Fraction
 
 import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import add_options, markdown_table, run
@@ -19,7 +20,8 @@ def budget(text: str) -> int:
             f'{text!r} is not a budget: give a number, e.g. 4000000, 300M '
             'or 1.5G')
     unit = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9}[match[2].upper()]
-    return int(float(match[1]) * unit)
+    # Not by a float, which may be a little less.
+    return int(Fraction(match[1]) * unit)
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import lru_cache
 from typing import Any, Dict, List, NamedTuple, Tuple, Union
 from unittest import mock
 
@@ -78,10 +79,38 @@ class Job(NamedTuple):
 
     def folder(self, cfg: Config) -> str:
         """A name that no other training has."""
-        # A network of the same name may be another one today.
-        everything = sha256_of(self.export) + cfg.pretty_text
+        # A network of the same name may be another one today, and so may
+        # the data.
+        everything = ''.join((sha256_of(self.export), cfg.pretty_text,
+                              *map(state_of, data_roots(cfg))))
         digest = hashlib.sha256(everything.encode()).hexdigest()
         return f'{self.name}-{digest[:12]}'
+
+
+def data_roots(cfg: Any) -> List[str]:
+    """The folders that a config's images and labels lie in."""
+    if isinstance(cfg, (list, tuple)):
+        return [root for each in cfg for root in data_roots(each)]
+    if not isinstance(cfg, dict):
+        return []
+    found = [cfg['data_root']] if isinstance(cfg.get('data_root'), str) else []
+    return sorted({*found, *data_roots([*cfg.values()])})
+
+
+@lru_cache(maxsize=None)
+def state_of(folder: str) -> str:
+    """The names, sizes and times of all files in a folder, as a digest."""
+    digest = hashlib.sha256()
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            # A link may lead nowhere.
+            if os.path.exists(path):
+                state = os.stat(path)
+                digest.update(
+                    f'{path} {state.st_size} {state.st_mtime_ns}\n'.encode())
+    return digest.hexdigest()
 
 
 def parse_args() -> argparse.Namespace:
@@ -310,9 +339,9 @@ def check_takes_export(job: Job, cfg: Config) -> None:
     """Refuse a config that trains something else."""
     backbone = cfg.get('model', {}).get('backbone', {})
     if (backbone.get('init_cfg') or {}).get('type') != 'SlimmedInit':
-        raise InputError(f'{job.config} does not take its network from '
-                         'EXPORT: give a config like those in '
-                         'configs/benchmarks')
+        raise InputError(f'{job.config} does not fine-tune one network, that '
+                         'of EXPORT: give a config that does, as most in '
+                         'configs/benchmarks do')
 
 
 def main() -> None:

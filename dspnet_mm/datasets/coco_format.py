@@ -5,10 +5,13 @@ MMDetection and pycocotools take what they find, and fail, or mix classes up,
 in the middle of a training.
 """
 import json
+import math
 import os
+from collections import Counter
 from typing import Any, Dict, List, Tuple
 
 from dspnet_mm.errors import InputError
+from dspnet_mm.files import is_in
 
 # What both of them read of each entry, and of which type it is.
 _ENTRIES = dict(
@@ -38,8 +41,9 @@ def coco_classes(data_root: str) -> Tuple[str, ...]:
 
     Raises:
         InputError: If a file is missing or not as COCO's format has it, a box
-            or an image is not what it should be, or both files do not list
-            the same classes in the same order.
+            or an image is not what it should be, an id or a name is there
+            twice, or both files do not list the same classes in the same
+            order.
     """
     train, test = (_classes(data_root, part) for part in ('train', 'test'))
     if train != test:
@@ -62,7 +66,7 @@ def _classes(data_root: str, part: str) -> Tuple[str, ...]:
     categories = {category['id'] for category in content['categories']}
     lost = [
         image['file_name'] for image in images.values()
-        if not _is_in(folder, image['file_name'])
+        if not is_in(folder, image['file_name'])
     ]
     if lost:
         raise InputError(f'{path}: {len(lost)} of {len(images)} images are '
@@ -77,6 +81,16 @@ def _classes(data_root: str, part: str) -> Tuple[str, ...]:
                              f'annotations have a {key} that is not among the '
                              f'{what}, e.g. {strays[0]}: list it, or leave '
                              'them out')
+    # MMDetection passes these over without a word, and images of no others.
+    empty = [box for box in boxes if not _has_area(box)]
+    if empty:
+        raise InputError(f'{path}: {len(empty)} of {len(boxes)} boxes have no '
+                         f'area, e.g. {_short(empty[0])}: a bbox is [x, y, '
+                         'width, height] in finite pixels, at least 1 wide '
+                         'and high, and area is above 0')
+    if all(box['iscrowd'] for box in boxes):
+        raise InputError(f'{path}: all boxes are of crowds, of which nothing '
+                         'is learned: set iscrowd to 0 where one object is')
     over = [box for box in boxes if _over_edge(box, images[box['image_id']])]
     if len(over) > _SLOPPY * len(boxes):
         raise InputError(f'{path}: {len(over)} of {len(boxes)} boxes reach '
@@ -107,6 +121,17 @@ def _read(path: str) -> Dict[str, List[dict]]:
                 raise InputError(
                     f'{path}: {_short(entry)}, one of its {name}, has no '
                     f'right {wrong[0]}: give each {", ".join(keys)}')
+    for name, key in (*((name, 'id')
+                        for name in _ENTRIES), ('categories', 'name')):
+        (value, number), = Counter(entry[key]
+                                   for entry in content[name]).most_common(1)
+        if number > 1:
+            raise InputError(f'{path}: {number} of its {name} have the {key} '
+                             f'{value!r}: give each its own')
+    if min(box['id'] for box in content['annotations']) < 1:
+        # By pycocotools, what is matched with the id 0 is matched with none.
+        raise InputError(f'{path}: an annotation has an id below 1, which '
+                         'evaluation takes for none: count them from 1')
     for box in content['annotations']:
         if len(box['bbox']) != 4 or not all(
                 isinstance(value, (int, float)) for value in box['bbox']):
@@ -120,11 +145,10 @@ def _short(entry: Any) -> str:
     return text if len(text) <= 100 else f'{text[:97]}...'
 
 
-def _is_in(folder: str, name: str) -> bool:
-    """Whether a file is there; a name leads nowhere else."""
-    path = os.path.normpath(name)
-    return not path.startswith(
-        (os.pardir, os.sep)) and os.path.isfile(os.path.join(folder, path))
+def _has_area(box: dict) -> bool:
+    width, height = box['bbox'][2:]
+    return all(map(math.isfinite, box['bbox'])) \
+        and min(width, height) >= 1 and 0 < box['area'] < math.inf
 
 
 def _over_edge(box: dict, image: dict) -> bool:

@@ -2,6 +2,7 @@
 """Evaluates exported networks and keeps the results."""
 import json
 import logging
+import math
 import os
 from typing import Callable, Dict, List, Sequence, Tuple
 
@@ -10,6 +11,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 
+from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.slimming import (build_plain_backbone, find_plain_files,
@@ -59,16 +61,7 @@ def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
         InputError: If there is no such data.
     """
     init_default_scope('mmselfsup')
-    datasets = [
-        evaluation_dataset(cfg, input_size) for cfg in labelled_cfgs(data)
-    ]
-    classes = [dataset.metainfo['classes'] for dataset in datasets]
-    if classes[0] != classes[1]:
-        odd = sorted(set(classes[0]) ^ set(classes[1]))
-        raise InputError(f'training and test images of {data} have different '
-                         f'classes ({", ".join(odd)} in one only): give both '
-                         'the same class folders')
-    return datasets
+    return [evaluation_dataset(cfg, input_size) for cfg in labelled_cfgs(data)]
 
 
 def labelled_cfgs(data: str) -> List[dict]:
@@ -79,8 +72,11 @@ def labelled_cfgs(data: str) -> List[dict]:
             for split in ('train', 'test')
         ]
     return [
-        dict(type='mmcls.CustomDataset', data_root=folder)
-        for folder in class_folders(data)
+        # Else it passes over what pre-training takes.
+        dict(
+            type='mmcls.CustomDataset',
+            data_root=folder,
+            extensions=EXTENSIONS) for folder in class_folders(data)
     ]
 
 
@@ -95,12 +91,13 @@ def class_folders(data: str) -> List[str]:
         list[str]: The two folders.
 
     Raises:
-        InputError: If there are no such folders.
+        InputError: If there are no such folders, or of different classes, or
+            of one alone.
     """
     if not os.path.isdir(data):
         raise InputError(f'{data} is not a folder: give "digits", or a folder '
                          'that holds train/CLASS/ and test/CLASS/')
-    folders = []
+    folders, classes = [], []
     for names in (('train', ), ('test', 'val')):
         found = [
             os.path.join(data, name) for name in names
@@ -109,10 +106,21 @@ def class_folders(data: str) -> List[str]:
         if not found:
             raise InputError(f'{data} has no folder {" or ".join(names)}: '
                              'it must hold train/CLASS/ and test/CLASS/')
-        if not any(entry.is_dir() for entry in os.scandir(found[0])):
+        classes.append(
+            {entry.name
+             for entry in os.scandir(found[0]) if entry.is_dir()})
+        if not classes[-1]:
             raise InputError(f'{found[0]} holds no class folders: images must '
                              f'lie in {found[0]}/CLASS/')
         folders.append(found[0])
+    odd = classes[0] ^ classes[1]
+    if odd:
+        raise InputError(f'training and test images of {data} have different '
+                         f'classes ({", ".join(sorted(odd))} in one only): '
+                         'give both the same class folders')
+    if len(classes[0]) < 2:
+        raise InputError(f'{data} has 1 class, {classes[0].pop()}: give at '
+                         'least 2, to be told apart')
     return folders
 
 
@@ -287,6 +295,9 @@ def read_report(path: str) -> dict:
             if not needed <= set(row):
                 missing = ', '.join(sorted(needed - set(row)))
                 raise ValueError(f'a row lacks {missing}')
+            for key, most in (('flops', math.inf), ('knn', 1), ('linear', 1)):
+                if not 0 <= row[key] <= most or row[key] == math.inf:
+                    raise ValueError(f'{key} is {row[key]}')
     except OSError as error:
         raise InputError(f'{path} cannot be read ({error.strerror}): give the '
                          'report.json that evaluate.py wrote')

@@ -29,6 +29,17 @@ _BACKBONE_KEYS = {
 # They become arguments of a data preprocessor.
 _IMAGE_FORMAT_KEYS = ('mean', 'std', 'bgr_to_rgb')
 
+# What else reports and tools read.
+_META_TYPES = dict(
+    name=str,
+    method=str,
+    input_size=int,
+    widths=list,
+    depths=list,
+    params=int,
+    flops=int,
+    out_channels=list)
+
 
 @dataclass(frozen=True)
 class PlainNetwork:
@@ -90,7 +101,8 @@ def load_plain(path: str, out_indices: Sequence[int] = (3, )) -> PlainNetwork:
             more than such a file does.
     """
     checkpoint = load_checkpoint(path)
-    meta = checkpoint.get('meta') or {}
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
     cfg = meta.get('backbone')
     if not isinstance(cfg, dict) or cfg.get('type') not in [*_BACKBONE_KEYS]:
         raise InputError(f'{path} was not written by slim_export.py: its meta '
@@ -98,6 +110,14 @@ def load_plain(path: str, out_indices: Sequence[int] = (3, )) -> PlainNetwork:
     for part, keys in (('backbone', _BACKBONE_KEYS[cfg['type']]),
                        ('image_format', _IMAGE_FORMAT_KEYS)):
         _check_part(path, part, meta.get(part), keys)
+    wrong = [
+        key for key, kind in _META_TYPES.items()
+        if not isinstance(meta.get(key), kind)
+    ]
+    if wrong:
+        raise InputError(f'{path}: {wrong[0]} of its meta is missing or not '
+                         'what slim_export.py writes. Export the checkpoint '
+                         'again')
     try:
         backbone = build_plain_backbone(
             dict(cfg, out_indices=tuple(out_indices)))
@@ -154,8 +174,11 @@ def read_index(folder: str, missing_ok: bool = False) -> List[dict]:
         with open(path) as file:
             entries = json.load(file)['subnets']
         for entry in entries:
-            if os.path.basename(entry['name']) != entry['name']:
-                raise ValueError(f'name {entry["name"]!r} is a path')
+            name = entry['name']
+            if os.path.basename(name) != name:
+                raise ValueError(f'name {name!r} is a path')
+            if f'{name}.pth' not in dict(entry['files']):
+                raise ValueError(f'{name} has no file {name}.pth')
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f'{path} cannot be read ({error}): export again, '
                          'with --force')

@@ -38,8 +38,15 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
         raise InputError(f'{path} cannot be read as a config '
                          f'({type(error).__name__}: {reason}): give the '
                          'training config')
-    cfg.merge_from_dict(options or {})
-    if 'family' not in cfg.get('model', {}):
+    try:
+        cfg.merge_from_dict(options or {})
+    except Exception as error:
+        # MMEngine's, of whatever kind.
+        raise InputError(f'--cfg-options cannot be set in {path} ({error}): '
+                         'give keys that it has')
+    model = cfg.get('model')
+    if not isinstance(model, dict) or not isinstance(
+            model.get('family'), dict):
         raise InputError(f'{path} describes no supernet: it has no '
                          'model.family. Give the config that the supernet '
                          'was trained with')
@@ -70,9 +77,20 @@ def build_supernet(cfg: Config) -> SupernetAlgorithm:
 
     Returns:
         SupernetAlgorithm: The algorithm, in evaluation mode.
+
+    Raises:
+        InputError: If it cannot be built.
     """
     init_default_scope(cfg.get('default_scope', 'mmselfsup'))
-    model = MODELS.build(cfg.model)
+    try:
+        model = MODELS.build(cfg.model)
+    except InputError:
+        raise
+    except Exception as error:
+        # Whatever a changed config makes of our own classes.
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'the model of the config cannot be built ({reason}):'
+                         ' give the training config, and keys that it has')
     model.eval()
     return model
 

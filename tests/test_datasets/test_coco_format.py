@@ -18,9 +18,9 @@ CONTENT = dict(
             image_id=1 + number % 2,
             category_id=7,
             # One of them reaches over the edge, by a little.
-            bbox=[40 - number, 4.5, 28, 24],
+            bbox=[41 - number, 4.5, 28, 24],
             area=28 * 24,
-            iscrowd=0) for number in range(12)
+            iscrowd=0) for number in range(1, 13)
     ],
     categories=[dict(id=7, name='cat'),
                 dict(id=2, name='dog')])
@@ -63,6 +63,9 @@ def test_classes_are_named_in_their_order(write):
 CORNERS = copy.deepcopy(CONTENT)
 for box in CORNERS['annotations']:
     box['bbox'] = [30, 30, 60, 40]
+CROWDS = copy.deepcopy(CONTENT)
+for box in CROWDS['annotations']:
+    box['iscrowd'] = 1
 FAULTS = [
     ('{"images": [', 'test.json is not JSON .*line 1'),
     ('[]', 'lists no images: give annotations in COCO'),
@@ -81,6 +84,16 @@ FAULTS = [
      '1 of 2 images are not in .*test, e.g. test/1.png'),
     (changed('images', file_name='../train/1.png'), 'are not in .*test'),
     (CORNERS, r'12 of 12 boxes reach out .*a bbox is \[x, y, width, height'),
+    (changed('annotations', id=0), 'an annotation has an id below 1'),
+    (changed('annotations', id=2), '2 of its annotations have the id 2: give'),
+    (changed('images', id=2), '2 of its images have the id 2'),
+    (changed('categories', id=2), '2 of its categories have the id 2'),
+    (dict(CONTENT, categories=[dict(id=n, name='dog') for n in (7, 2)]),
+     "2 of its categories have the name 'dog'"),
+    (changed('annotations', bbox=[1, 2, -3, 4]), '1 of 12 boxes have no area'),
+    (changed('annotations', bbox=[1, 2, float('nan'), 4]), 'have no area'),
+    (changed('annotations', area=0), 'have no area, e.g. {"id": 1'),
+    (CROWDS, 'all boxes are of crowds'),
     (dict(CONTENT, categories=CONTENT['categories'][::-1]),
      'test.json lists the categories dog, cat, and train.json cat, dog'),
     (dict(CONTENT, categories=CONTENT['categories'][:1]), 'both the same'),

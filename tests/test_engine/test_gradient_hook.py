@@ -194,6 +194,24 @@ def test_two_runs_of_one_name_are_refused(tmp_path):
     assert not picture.exists()
 
 
+@pytest.mark.parametrize('line, name, complaint', [
+    ('{"gradients/cosine_a_b": 1', 'a.png', 'scalars.json, line 1 is not'),
+    ('[1]', 'a.png', 'scalars.json, line 1 is not'),
+    ('{"gradients/cosine_a_b": NaN, "step": 1}', 'a.png', 'no gradients'),
+    ('{"gradients/cosine_a_b": 1, "step": 1}', 'picture', 'with one of .eps'),
+    ('{"gradients/cosine_a_b": 1, "step": 1}', 'a.pgf', 'with one of .eps'),
+])
+def test_what_cannot_be_drawn_is_refused(tmp_path, line, name, complaint):
+    folder = tmp_path / 'run' / 'now' / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text(line)
+    done = run_tool('plot_gradients.py', tmp_path / 'run', '--out',
+                    tmp_path / 'out' / name)
+    assert done.returncode == 2
+    assert complaint in done.stderr and done.stderr.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_run_without_them_is_refused(tmp_path):
     done = run_tool('plot_gradients.py', tmp_path, '--out',
                     tmp_path / 'gradients.png')

@@ -23,9 +23,19 @@ def write(path, stem='small', subnet='tiny', changes=None, **family):
             plain_backbone_cfg(family, family[subnet]),
             zero_init_residual=backbone.zero_init_residual),
         image_format=dict(mean=[123.7], std=[58.4], bgr_to_rgb=True),
-        input_size=16)
+        input_size=16,
+        name=subnet,
+        method='dspnet',
+        widths=list(family[subnet].widths),
+        depths=list(family[subnet].depths),
+        params=family.params(family[subnet]),
+        flops=family.flops(family[subnet]),
+        out_channels=list(family.out_channels(family[subnet])))
     for part, values in (changes or {}).items():
-        meta[part].update(values)
+        if isinstance(values, dict):
+            meta[part].update(values)
+        else:
+            meta[part] = values
     save_plain(plain, meta, str(path))
     return plain
 
@@ -82,6 +92,17 @@ def test_a_changed_file_has_nothing_built(tmp_path, monkeypatch, stem, subnet,
         load_plain('evil.pth').backbone.init_weights()
     assert '\n' not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ['evil.pth']
+
+
+@pytest.mark.parametrize('key, value', [
+    ('input_size', None),
+    ('widths', '1'),
+    ('name', 3),
+])
+def test_what_tools_read_is_there(tmp_path, key, value):
+    write(tmp_path / 'a.pth', changes={key: value})
+    with pytest.raises(InputError, match=f'a.pth: {key} of its meta'):
+        load_plain(str(tmp_path / 'a.pth'))
 
 
 @pytest.mark.parametrize('stem, subnet, key', [

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import run_tool, train_on_digits
 
+from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.evaluation.report import labelled_datasets, random_twin
 from dspnet_mm.slimming import (build_family_of, export_subnets, load_config,
                                 load_plain)
@@ -143,6 +144,14 @@ def folder(tmp_path):
     return tmp_path / 'data'
 
 
+def test_all_images_are_evaluated_that_are_pretrained_on(folder):
+    for number, suffix in enumerate(EXTENSIONS):
+        image = folder / 'train' / 'dark' / f'{number}.png'
+        image.rename(image.with_suffix(suffix))
+    train, _ = labelled_datasets(str(folder), 16)
+    assert len(train) == 24
+
+
 def test_a_folder_per_class(exports, folder):
     done = run_tool('evaluate.py', exports, '--data', folder, '--knn-k', 5)
     assert done.returncode == 0, done.stderr
@@ -159,6 +168,8 @@ def test_a_folder_per_class(exports, folder):
     ('no classes', 'holds no class folders'),
     ('no images', 'cannot be used .Found 0 files'),
     ('other classes', 'different classes .dark, grey in one only'),
+    ('one class', 'has 1 class, dark'),
+    ('seed', 'from 0 to'),
     ('training checkpoint', 'was not written by slim_export.py'),
     ('changed file', 'is not the file that subnets.json lists'),
     ('k', 'give 1 to 24'),
@@ -185,6 +196,11 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
             image.unlink()
     elif case == 'other classes':
         (folder / 'val' / 'dark').rename(folder / 'val' / 'grey')
+    elif case == 'one class':
+        for split in ('train', 'val'):
+            shutil.rmtree(folder / split / 'bright')
+    elif case == 'seed':
+        more = ['--baselines', 'random', '--seed', -1]
     elif case == 'training checkpoint':
         networks = trained.checkpoint
     elif case == 'changed file':
@@ -203,14 +219,17 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
                     *more)
     assert done.returncode == 2, done.stderr
     message = done.stderr.strip().split('\n')[-1]
-    assert message.startswith('error: ') and re.search(complaint, message)
+    assert 'error: ' in message and re.search(complaint, message)
     assert not (tmp_path / 'report.json').exists()
     assert '[1/' not in done.stdout  # Nothing was evaluated.
 
 
-@pytest.mark.parametrize(
-    'content',
-    [None, 'no json', '{}', '{"rows": []}', '{"rows": [{"method": "a"}]}'])
+@pytest.mark.parametrize('content', [
+    None, 'no json', '{}', '{"rows": []}', '{"rows": [{"method": "a"}]}',
+    *('{"rows": [{"method": "a", "subnet": "a", "linear": 1, '
+      f'"knn": {knn}, "flops": {flops}' + '}]}'
+      for knn, flops in (('NaN', 1), ('{}', 1), (2, 1), (1, -1), (1, '1e400')))
+])
 def test_what_is_no_report_is_not_drawn(content, tmp_path):
     path = tmp_path / 'report.json'
     if content is not None:

@@ -73,6 +73,14 @@ def test_the_seed_decides(sources):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def replace(folder, old, new):
+    for path in folder.glob('bccd/Annotations/*.xml'):
+        path.write_text(path.read_text().replace(old, new))
+    for suffix in ('xml', 'jpg'):
+        # What lies beside the folder.
+        (folder / f'outside.{suffix}').touch()
+
+
 @pytest.mark.parametrize('change, args, complaint', [
     (lambda folder: (folder / 'mixture').mkdir(), [], 'mixture exists'),
     (lambda folder: shutil.rmtree(folder / 'cifar10' / 'train'), [],
@@ -81,6 +89,13 @@ def test_the_seed_decides(sources):
      'has no cat'),
     (lambda folder: shutil.rmtree(folder / 'bccd' / 'ImageSets'), [],
      'trainval.txt is no file'),
+    (lambda folder:
+     (folder / 'bccd/ImageSets/Main/test.txt').write_text('../../outside'), [],
+     'outside.xml is not in .*bccd'),
+    (lambda folder: replace(folder, 'RBC', 'Plasmodium'), [],
+     'has the cell Plasmodium: allowed are RBC'),
+    (lambda folder: replace(folder, '<object>', '<objekt>'), [],
+     'xml cannot be read'),
     (lambda folder: None, ['--images', 17], 'images of a world'),
     (lambda folder: None, ['--images', 0], 'at least 1'),
     (lambda folder: None, ['--train', 9], '12 images.*--test 3 leave none'),
@@ -116,4 +131,4 @@ def test_an_image_that_is_missing_is_named(sources):
     path.unlink()
     done = make(sources)
     assert done.returncode == 2
-    assert done.stderr == f'error: {path}: No such file or directory\n'
+    assert f'error: {path} is not in ' in done.stderr

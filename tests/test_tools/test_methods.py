@@ -81,7 +81,10 @@ def sum_of(report, way):
     (lambda report: report.update(command=report['command'].replace(
         'digits', 'data/mine')), 'in their budget'),
     (lambda report: report.update(seconds='GPU seconds'), 'unit of cost'),
-    (lambda report: report.update(seeds=[100, 101]), 'no seed in common'),
+    (lambda report: report.update(seeds=[100, 101]), r'0 seed\(s\) in common'),
+    (lambda report: report.update(seeds=[0, *range(100, 129)]),
+     r'1 seed\(s\) in common'),
+    (lambda report: report.update(rows=[]), 'is no report'),
     (lambda report: report.pop('figures'), 'is no report'),
     (lambda report: report.clear(), 'is no report'),
 ])
@@ -102,3 +105,11 @@ def test_what_cannot_be_compared_is_refused(report, tmp_path, change,
     assert done.returncode == 2
     assert re.search(complaint, done.stderr)
     assert not out.exists()
+
+
+def test_a_report_is_not_replaced_by_the_table(report, tmp_path):
+    path = written(report, tmp_path, 'report.json')
+    done = run_tool(TOOL, path, '--out', path)
+    assert done.returncode == 2
+    assert 'is one of the reports' in done.stderr
+    assert json.loads((tmp_path / 'report.json').read_text()) == report

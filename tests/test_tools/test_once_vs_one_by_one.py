@@ -12,11 +12,12 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_tool
 from mmselfsup.registry import DATASETS
 
-from dspnet_mm.errors import InputError
+from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.evaluation import ImageFormat
 
 TOOL = os.path.join('benchmarks', 'once_vs_one_by_one.py')
@@ -100,6 +101,16 @@ def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
         for name in 'xyz':
             (folder / f'{name}.png').write_bytes(b'')
         benchmark('trials').Data(str(tmp_path), 9, 0).pretraining()
+
+
+def test_a_setting_that_diverges_is_not_chosen(benchmark):
+    evaluate = benchmark('trials').evaluate
+    labels = np.arange(40) % 2
+    features = [(np.full((40, 3), np.nan, np.float32), labels)] * 2
+    assert evaluate(None, features, None, None, 10000) == dict(
+        knn=0., linear=0.)
+    with pytest.raises(VerificationError, match='seed 3 are not finite'):
+        evaluate(None, features, None, None, 3)
 
 
 def test_the_better_half_of_settings_is_tried_on_more_seeds(benchmark):

@@ -241,9 +241,22 @@ def test_a_wrong_task_is_refused(sdr, images, tmp_path, change, complaint):
     assert not (tmp_path / 'out').exists()
 
 
+def test_files_of_ones_own_stay(sdr, images, tmp_path):
+    own = tmp_path / 'cluster-1.pth'
+    own.write_text('mine')
+    done = run_tool('route.py', *sdr[:2], '--task', images, '--out', tmp_path,
+                    '--force')
+    assert done.returncode == 2
+    assert 'already holds cluster-1.pth' in done.stderr
+    assert [path.name for path in tmp_path.iterdir()
+            if path.is_file()] == ['cluster-1.pth']
+    assert own.read_text() == 'mine'
+
+
 @pytest.mark.parametrize('args, complaint', [
     (['{exports}', '--task', 'nowhere'], 'nowhere is not a folder'),
     (['nowhere', '--task', 'digits'], 'nowhere does not exist'),
+    (['{other}', '--task', 'digits'], 'is no folder: give one'),
     (['{config}', 'no.pth', '--task', 'digits'], 'no.pth does not exist'),
     (['{config}', '{other}', '--task', 'digits'], 'does not fit the config'),
     (['a', 'b', 'c', '--task', 'digits'], 'EXPORTS, or CONFIG and CHECKP'),

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -200,11 +201,22 @@ def spoil(trained, tmp_path, how):
 BAD_INPUTS = {
     'a missing config': (dict(config='missing.py'), 'does not exist'),
     'a config that is none': (dict(config='text'), 'cannot be read as'),
-    'a config without a supernet':
-    (dict(config='other.py'), 'describes no supernet'),
+    'a config without a supernet': (dict(config='other.py'),
+                                    'describes no supernet'),
     'a config of another family':
     (dict(options=['model.family.base_channels=16']),
      r'does not fit the config: .*tensors of another shape \(backbone.conv1'),
+    'an option without a value': (dict(options=['model']),
+                                  'model is not allowed: give KEY=VALUE'),
+    'an option that the config has not':
+    (dict(options=['model.family.desired.9.name=x']),
+     '--cfg-options cannot be set'),
+    'a family that is none': (dict(options=['model.family=3']),
+                              'describes no supernet'),
+    'an unknown key of the family':
+    (dict(options=['model.family.base_chanels=8']), 'base_chanels'),
+    'a part that cannot be built': (dict(options=['model.head=3']),
+                                    'cannot be built'),
     'missing keys': (dict(spoil=lambda state: state.pop('neck.fc0.weight')),
                      r'1 keys missing \(neck.fc0.weight\)'),
     'unexpected keys':
@@ -270,6 +282,19 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
     assert 'error: ' in message
     assert re.search(complaint, message), message
     assert sorted(os.walk(tmp_path)) == before
+
+
+@pytest.mark.parametrize('text, number', [
+    ('4.153344M', 4153344),
+    ('4.1M', 4100000),
+    ('1.001k', 1001),
+    ('1.5G', 1500000000),
+    ('300', 300),
+    ('9' * 400, int('9' * 400)),
+])
+def test_a_budget_is_not_rounded(text, number):
+    path = os.path.join(ROOT, 'tools', 'slim_export.py')
+    assert runpy.run_path(path)['budget'](text) == number
 
 
 def test_a_failed_verification_writes_nothing(trained, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -159,7 +160,7 @@ def test_what_bccd_needs_is_asked_for(stem, complaint, exports,
         # No scenes are made in a place that may be mistyped.
         (['digits-det', '{exports}', '--data', 'nowhere'], 'nowhere is not a'),
         ([DIGITS_CONFIG, '{exports}'
-          ], 'does not take its network from EXPORT'),
+          ], 'does not fine-tune one network, that of EXPORT'),
     ])
 def test_wrong_arguments_are_refused(args, complaint, exports, tmp_path):
     config = os.path.join(ROOT, 'configs', 'benchmarks', 'classification',
@@ -173,6 +174,21 @@ def test_wrong_arguments_are_refused(args, complaint, exports, tmp_path):
     assert done.returncode == 2
     assert re.search(complaint, done.stderr)
     assert not (tmp_path / 'out').exists()
+
+
+def test_other_data_make_another_training(tmp_path):
+    tool = runpy.run_path(os.path.join(ROOT, 'tools', TOOL))
+    root = tmp_path / 'data'
+    root.mkdir()
+    cfg = dict(train_dataloader=dict(dataset=[dict(data_root=str(root))]))
+    assert tool['data_roots'](cfg) == [str(root)]
+    states = []
+    for name in ('a', 'b'):
+        (root / name).write_text(name)
+        # It is looked at once for all trainings.
+        tool['state_of'].cache_clear()
+        states += [tool['state_of'](str(root)) for _ in range(2)]
+    assert states[0] == states[1] != states[2] == states[3]
 
 
 @pytest.mark.needs('mmdet', 'mmcv.ops')

@@ -8,14 +8,15 @@ of its own.
 """
 import argparse
 import json
+import os
 import shlex
 import sys
 from typing import Any, Dict, List, NamedTuple
 
 from methods import read, trained_on
-from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, data_name,
-                                figures_of, gains_by_network, parse_args,
-                                report_name, run_all)
+from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, figures_of,
+                                gains_by_network, parse_args, report_name,
+                                run_all)
 from trials import METRICS, report_stem, trained_with, workers
 
 from dspnet_mm.cli import markdown_table, run
@@ -273,7 +274,7 @@ def chosen(args: argparse.Namespace, sides: Sides) -> Setting:
     """What a report says that is best for the method on the same data."""
     report = read(args.settings)
     budget, data = trained_on(report)
-    if data_name(data) != data_name(args.data):
+    if os.path.normpath(data) != os.path.normpath(args.data):
         raise InputError(f'{args.settings} is of {data}: give one of '
                          f'{args.data}')
     # As JSON has it.

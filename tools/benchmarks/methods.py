@@ -3,6 +3,7 @@
 """Put what once_vs_one_by_one.py says of several methods side by side."""
 import argparse
 import json
+import os
 import shlex
 import sys
 from statistics import mean
@@ -27,9 +28,10 @@ def read(path: str) -> dict:
     try:
         with open(path) as file:
             report = json.load(file)
-        if {'rows', 'by_seed', 'figures', 'settings', 'budget'} - set(report):
+        needed = {'by_seed', 'figures', 'settings', 'budget', 'command'}
+        if needed - set(report) or not report['rows']:
             raise ValueError('it says nothing of ways to train')
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f'{path} is no report ({error}): give what '
                          'once_vs_one_by_one.py wrote')
     return report
@@ -52,9 +54,11 @@ def check_alike(reports: Dict[str, dict]) -> None:
                 raise InputError(
                     f'{path} and {first} differ in their {what}: give reports '
                     'of the same --data, --budget and --dns')
-    if not common_seeds(reports.values()):
-        raise InputError(f'{", ".join(reports)} have no seed in common: give '
-                         'reports of the same --first-seed')
+    common = common_seeds(reports.values())
+    if len(common) < 2:
+        raise InputError(f'{", ".join(reports)} have {len(common)} seed(s) in '
+                         'common: give reports of the same --first-seed, at '
+                         'least 2 seeds each')
 
 
 def networks(report: dict) -> set:
@@ -65,7 +69,7 @@ def networks(report: dict) -> set:
 def trained_on(report: dict) -> Tuple[dict, str]:
     """How much, and on what data."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--data', required=True)
+    parser.add_argument('--data', default='')
     known, _ = parser.parse_known_args(shlex.split(report['command']))
     return report['budget'], known.data.rstrip('/')
 
@@ -132,6 +136,9 @@ def main() -> None:
         '--out', required=True, metavar='FILE.json', help='what is written')
     args = parser.parse_args()
     check_writable(args.out)
+    if os.path.realpath(args.out) in map(os.path.realpath, args.reports):
+        raise InputError(f'--out {args.out} is one of the reports: give '
+                         'another file')
     reports = {path: read(path) for path in args.reports}
     check_alike(reports)
     rows = rows_of([*reports.values()])

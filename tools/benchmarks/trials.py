@@ -203,10 +203,12 @@ class Data(NamedTuple):
             features.append(calibrated_features(backbone, *images, self.seed))
             accuracies[name] = evaluate(backbone, features[-1], *images,
                                         self.seed)
-        for probe in PROBES if isinstance(model, SlimCLR) else ():
-            jointly = joint_linear_accuracies(*zip(*features),
-                                              probe == 'switchable', self.seed)
-            for row, accuracy in zip(accuracies.values(), jointly):
+        jointly = isinstance(model, SlimCLR) and self.seed < _SETTING_SEED
+        for probe in PROBES if jointly else ():
+            for row, accuracy in zip(
+                    accuracies.values(),
+                    joint_linear_accuracies(*zip(*features),
+                                            probe == 'switchable', self.seed)):
                 row[f'linear_{probe}'] = accuracy
         return accuracies
 
@@ -460,8 +462,16 @@ def evaluate(backbone: nn.Module, features: List[Features], train: Labelled,
     """The accuracies of a trained network, by metric.
 
     Settings are chosen on frozen features: on their seeds nothing is
-    fine-tuned.
+    fine-tuned. One by which a training diverges is as bad as can be.
+
+    Raises:
+        VerificationError: If a training that is reported diverged.
     """
+    if not all(np.isfinite(values).all() for values, _ in features):
+        if seed >= _SETTING_SEED:
+            return dict(knn=0., linear=0.)
+        raise VerificationError(f'the features of seed {seed} are not finite: '
+                                'its training diverged')
     accuracies = dict(
         knn=knn_accuracy(*features, k=_K), linear=linear_accuracy(*features))
     if seed >= _SETTING_SEED:

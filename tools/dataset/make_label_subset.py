@@ -8,6 +8,7 @@ from mmcls.datasets import CustomDataset
 
 import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import run
+from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import pick_balanced
 from dspnet_mm.files import check_writable, whole_file
@@ -60,7 +61,7 @@ def main() -> None:
             raise InputError(f'{entry.path} holds no image: give the folder '
                              'that holds the images, as CLASS/*')
     try:
-        dataset = CustomDataset(data_prefix=args.folder)
+        dataset = CustomDataset(data_prefix=args.folder, extensions=EXTENSIONS)
     except RuntimeError as error:
         # So it says that there are no images, or not in folders.
         raise InputError(f'{args.folder} cannot be used ({error}): images '

@@ -21,8 +21,9 @@ from PIL import Image
 import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.datasets import EmbeddedDigits, UnreadableImage
+from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import whole_folder, write_json
+from dspnet_mm.files import check_writable, is_in, whole_folder, write_json
 from dspnet_mm.versions import versions
 
 _SIZE = 32
@@ -133,7 +134,7 @@ def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
     if not os.path.isdir(path):
         raise InputError(f'--cifar10 {folder} has no train/: give what '
                          'tools/dataset/download_cifar10.py writes')
-    dataset = CustomDataset(data_prefix=path)
+    dataset = CustomDataset(data_prefix=path, extensions=EXTENSIONS)
     missing = {*classes} - {*dataset.CLASSES}
     if missing:
         raise InputError(f'{path} has no {", ".join(sorted(missing))}: '
@@ -185,12 +186,26 @@ def cells(args: argparse.Namespace, generator: np.random.Generator) -> World:
 
 def boxes(folder: str, name: str) -> Iterator[tuple]:
     """The cells of an image, with a square around each box."""
-    root = ElementTree.parse(
-        os.path.join(folder, 'Annotations', f'{name}.xml')).getroot()
-    for found in root.iter('object'):
-        left, top, right, bottom = (
-            int(found.find('bndbox').find(key).text)
-            for key in ('xmin', 'ymin', 'xmax', 'ymax'))
+    annotation, image = (
+        os.path.join(folder, *parts)
+        for parts in (('Annotations', f'{name}.xml'), ('JPEGImages',
+                                                       f'{name}.jpg')))
+    for path in (annotation, image):
+        if not is_in(folder, os.path.relpath(path, folder)):
+            raise InputError(f'{path} is not in {folder}: give BCCD as it is')
+    try:
+        objects = [(found.find('name').text, [
+            int(found.find(f'bndbox/{key}').text)
+            for key in ('xmin', 'ymin', 'xmax', 'ymax')
+        ]) for found in ElementTree.parse(annotation).iter('object')]
+    except (ElementTree.ParseError, AttributeError, TypeError,
+            ValueError) as error:
+        raise InputError(f'{annotation} cannot be read ({error}): give BCCD '
+                         'as it is')
+    for label, (left, top, right, bottom) in objects:
+        if label not in CELLS:
+            raise InputError(f'{annotation} has the cell {label}: allowed are '
+                             f'{", ".join(CELLS)}')
         half = (0.5 + _MARGIN) * max(right - left, bottom - top)
         # Two boxes have no area.
         if min(right - left, bottom - top) < 4:
@@ -198,8 +213,7 @@ def boxes(folder: str, name: str) -> Iterator[tuple]:
         x, y = (left + right) / 2, (top + bottom) / 2
         square = tuple(
             round(value) for value in (x - half, y - half, x + half, y + half))
-        path = os.path.join(folder, 'JPEGImages', f'{name}.jpg')
-        yield found.find('name').text, Picture(path, box=square)
+        yield label, Picture(image, box=square)
 
 
 def save(pictures: List[Picture], folder: str) -> None:
@@ -276,6 +290,7 @@ def main() -> None:
     if os.path.exists(args.out):
         raise InputError(f'{args.out} exists: give another folder, or remove '
                          'it')
+    check_writable(args.out)
     generator = np.random.default_rng(args.seed)
     worlds = dict(
         digits=digits(args, generator),

@@ -139,7 +139,16 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
 
 
 def build_family(family: Union[dict, ResNetFamily]) -> ResNetFamily:
-    """Make a family of its config; a family is returned as it is."""
-    if isinstance(family, dict):
+    """Make a family of its config; a family is returned as it is.
+
+    Raises:
+        InputError: If a value is not allowed, or an argument unknown.
+    """
+    if not isinstance(family, dict):
+        return family
+    try:
         return TASK_UTILS.build({'type': 'ResNetFamily', **family})
-    return family
+    except TypeError as error:
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'the family {family} cannot be built ({reason}): '
+                         'its arguments are those of ResNetFamily')

@@ -8,7 +8,7 @@ from dspnet_mm import transfer  # noqa: E402
 
 # Holds train/CLASS/ and test/CLASS/ (or val/CLASS/).
 data_root = '{{$DATA_ROOT:data/cifar10}}'
-train_folder, test_folder, num_classes = transfer.labelled_folders(data_root)
+train_images, test_images, num_classes = transfer.labelled_images(data_root)
 input_size = transfer.input_size()
 
 model = dict(
@@ -41,8 +41,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CustomDataset',
-        data_root=train_folder,
+        **train_images,
         # For a part of the labels, a list that make_label_subset.py wrote.
         ann_file='',
         pipeline=train_pipeline))
@@ -51,8 +50,7 @@ val_dataloader = dict(
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CustomDataset', data_root=test_folder, pipeline=test_pipeline))
+    dataset=dict(**test_images, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1, ))
 test_evaluator = val_evaluator
