@@ -103,6 +103,21 @@ def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
         benchmark('trials').Data(str(tmp_path), 9, 0).pretraining()
 
 
+def test_a_report_of_other_data_is_not_replaced(tmp_path):
+    for name in ('data10', 'data100'):
+        for part in ('train', 'test'):
+            for label in 'ab':
+                (tmp_path / name / part / label).mkdir(parents=True)
+    path = tmp_path / 'once_vs_one_by_one_quick_data4.json'
+    report = dict.fromkeys(('rows', 'by_seed', 'figures', 'settings'), [0])
+    report.update(budget={}, command=f'python a.py --data {tmp_path}/data10')
+    path.write_text(json.dumps(report))
+    done = run_tool(TOOL, '--data', tmp_path / 'data100', '--out', tmp_path)
+    assert done.returncode == 2
+    assert f'is a report of {tmp_path}/data10, and would' in done.stderr
+    assert json.loads(path.read_text()) == report
+
+
 def test_a_setting_that_diverges_is_not_chosen(benchmark):
     evaluate = benchmark('trials').evaluate
     labels = np.arange(40) % 2

@@ -25,6 +25,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from methods import read, trained_on
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
@@ -689,6 +690,24 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+def check_earlier(path: str, data: str) -> None:
+    """Refuse to replace a report of other data, whose name is the same.
+
+    Args:
+        path (str): Where the report goes.
+        data (str): What it will be of.
+
+    Raises:
+        InputError: If there is one of other data.
+    """
+    if not os.path.exists(path):
+        return
+    _, earlier = trained_on(read(path))
+    if os.path.normpath(earlier) != os.path.normpath(data):
+        raise InputError(f'{path} is a report of {earlier}, and would be one '
+                         f'of {data}: give another --out')
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument(
@@ -700,6 +719,7 @@ def main() -> None:
     stem = report_stem(args, 'once_vs_one_by_one',
                        f'{report_name(args)}{args.dns}')
     check_writable(f'{stem}.json')
+    check_earlier(f'{stem}.json', args.data)
     with workers(args.processes) as pool:
         report = compare(args, method, pool)
     report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
