@@ -57,7 +57,7 @@ class _NumberType:
 
     def __setstate__(self, state: tuple) -> None:
         version, order, *others = state
-        if (version, *others) != (3, *self._STATE) or order not in '<>|=':
+        if (version, *others) != (3, *self._STATE) or order not in [*'<>|=']:
             raise _Refused(f'numpy.dtype with the state {state}')
         self.dtype = self.dtype.newbyteorder(order)
 

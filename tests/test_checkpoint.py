@@ -95,6 +95,7 @@ _OBJECT = dict(names=('a', ), fields=dict(a=(np.dtype('O'), 0)))
     (number_type('f8', **_OBJECT), 'dtype'),
     (number_type('f8', flags=63), 'dtype'),
     (number_type('f8', order='x'), 'dtype'),
+    (number_type('f8', order=''), 'dtype'),
     (number_type('O'), 'dtype'),
     (Calls(np.dtype, ([('a', 'O')], )), 'dtype'),
     (np.array(['text', None]), 'dtype'),

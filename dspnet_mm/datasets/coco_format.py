@@ -81,7 +81,8 @@ def _classes(data_root: str, part: str) -> Tuple[str, ...]:
                              f'annotations have a {key} that is not among the '
                              f'{what}, e.g. {strays[0]}: list it, or leave '
                              'them out')
-    # MMDetection passes these over without a word, and images of no others.
+    # MMDetection passes these over without a word, and with them images that
+    # have no others.
     empty = [box for box in boxes if not _has_area(box)]
     if empty:
         raise InputError(f'{path}: {len(empty)} of {len(boxes)} boxes have no '
