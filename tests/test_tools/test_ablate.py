@@ -30,7 +30,8 @@ def benchmark():
 def test_every_idea_changes_the_config_and_trains(benchmark, method, tmp_path):
     ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
     for part in ('train', 'test'):
-        (tmp_path / part / 'class').mkdir(parents=True)
+        for label in 'ab':
+            (tmp_path / part / label).mkdir(parents=True)
     args = SimpleNamespace(data=str(tmp_path), budget='quick', dns=4, out='')
     shipped = comparison.Sides(args, method).cfg
     for name, idea in ablate.IDEAS[method].items():
