@@ -3,7 +3,6 @@
 """Draw what fine-tuned networks predict, side by side, beside the truth."""
 import argparse
 import glob
-import json
 import os
 import re
 import sys
@@ -30,8 +29,9 @@ from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
 from dspnet_mm.cli import add_options, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import RESULT, whole_file
+from dspnet_mm.files import RESULT, read_json, whole_file
 from dspnet_mm.plots import check_picture
+from dspnet_mm.slimming import read_config
 
 # Toolboxes write and draw lines in sizes that suit images of this longer side.
 _LEGIBLE = 480
@@ -117,17 +117,23 @@ def find(work_dir: str) -> Trained:
     if not steps:
         raise InputError(f'{work_dir} holds no checkpoint (epoch_N.pth or '
                          'iter_N.pth): train to the first one')
-    cfg = Config.fromfile(configs[0])
+    cfg = read_config(configs[0])
     if cfg.get('default_scope') not in _TOOLBOXES:
         raise InputError(f'{configs[0]} is for {cfg.get("default_scope")}: '
                          f'give one for {" or ".join(_TOOLBOXES)}')
+    if 'test_dataloader' not in cfg:
+        raise InputError(f'{configs[0]} has no test_dataloader, whose images '
+                         'would be shown: give another')
     name = os.path.basename(os.path.abspath(work_dir))
     result = os.path.join(work_dir, RESULT)
     if os.path.exists(result):
         # tools/transfer.sh wrote it, and the folder's name is long.
-        with open(result) as file:
-            row = json.load(file)
-        name = f'{row["subnet"]}, {row["init"]}, seed {row["seed"]}'
+        try:
+            row = read_json(result)
+            name = f'{row["subnet"]}, {row["init"]}, seed {row["seed"]}'
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f'{result} is not what tools/transfer.sh writes '
+                             f'({error}): remove it')
     return Trained(name, cfg, os.path.join(work_dir, steps[max(steps)]))
 
 

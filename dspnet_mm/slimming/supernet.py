@@ -13,6 +13,31 @@ from dspnet_mm.models.backbones import build_family
 from dspnet_mm.subnet import ResNetFamily
 
 
+def read_config(path: str) -> Config:
+    """Read any config.
+
+    Args:
+        path (str): The config.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise InputError(f'{path} or a config it builds on does not exist '
+                         f'({error}): give the training config')
+    except Exception as error:
+        # A config is a program of its author.
+        reason = str(error).strip().split('\n')[0]
+        raise InputError(f'{path} cannot be read as a config '
+                         f'({type(error).__name__}: {reason}): give the '
+                         'training config')
+
+
 def load_config(path: str, options: Optional[dict] = None) -> Config:
     """Read a training config.
 
@@ -27,17 +52,7 @@ def load_config(path: str, options: Optional[dict] = None) -> Config:
     Raises:
         InputError: If it cannot be read or is not for a supernet.
     """
-    try:
-        cfg = Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise InputError(f'{path} or a config it builds on does not exist '
-                         f'({error}): give the training config')
-    except Exception as error:
-        # A config is a program of its author.
-        reason = str(error).strip().split('\n')[0]
-        raise InputError(f'{path} cannot be read as a config '
-                         f'({type(error).__name__}: {reason}): give the '
-                         'training config')
+    cfg = read_config(path)
     try:
         cfg.merge_from_dict(options or {})
     except Exception as error:

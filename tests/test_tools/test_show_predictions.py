@@ -325,6 +325,10 @@ def test_labels_stay_on_their_pixels(tool):
     (None, None, 'holds 0 configs'),
     ("default_scope = 'mmdet'", None, 'holds no checkpoint'),
     ("default_scope = 'mmcls'", 'epoch_1.pth', 'mmcls.*mmdet or mmseg'),
+    ("default_scope = 'mmdet'", 'epoch_1.pth', 'has no test_dataloader'),
+    ('a = (', 'epoch_1.pth', 'cannot be read as a config'),
+    ("default_scope = 'mmdet'\ntest_dataloader = dict()", 'epoch_1.pth',
+     'result.json is not what tools/transfer.sh writes'),
 ])
 def test_a_wrong_work_directory_is_refused(config, checkpoint, complaint,
                                            tmp_path):
@@ -334,6 +338,7 @@ def test_a_wrong_work_directory_is_refused(config, checkpoint, complaint,
         (work_dir / 'config.py').write_text(config)
     if checkpoint:
         (work_dir / checkpoint).write_bytes(b'')
+    (work_dir / 'result.json').write_text('[]')
     done = run_tool(TOOL, work_dir, '--out', tmp_path / 'picture.png')
     assert done.returncode == 2
     assert re.search(complaint, done.stderr), done.stderr
