@@ -124,6 +124,11 @@ def setting_seeds(number: int) -> List[int]:
     return list(range(_SETTING_SEED, _SETTING_SEED + number))
 
 
+def is_reported(seed: int) -> bool:
+    """Whether a seed is none that settings are chosen by."""
+    return seed < _SETTING_SEED
+
+
 class Setting(NamedTuple):
     """What is chosen for each way of training.
 
@@ -203,7 +208,7 @@ class Data(NamedTuple):
             features.append(calibrated_features(backbone, *images, self.seed))
             accuracies[name] = evaluate(backbone, features[-1], *images,
                                         self.seed)
-        jointly = isinstance(model, SlimCLR) and self.seed < _SETTING_SEED
+        jointly = isinstance(model, SlimCLR) and is_reported(self.seed)
         for probe in PROBES if jointly else ():
             for row, accuracy in zip(
                     accuracies.values(),
@@ -468,13 +473,13 @@ def evaluate(backbone: nn.Module, features: List[Features], train: Labelled,
         VerificationError: If a training that is reported diverged.
     """
     if not all(np.isfinite(values).all() for values, _ in features):
-        if seed >= _SETTING_SEED:
-            return dict(knn=0., linear=0.)
-        raise VerificationError(f'the features of seed {seed} are not finite: '
-                                'its training diverged')
+        if is_reported(seed):
+            raise VerificationError(f'the features of seed {seed} are not '
+                                    'finite: its training diverged')
+        return dict(knn=0., linear=0.)
     accuracies = dict(
         knn=knn_accuracy(*features, k=_K), linear=linear_accuracy(*features))
-    if seed >= _SETTING_SEED:
+    if not is_reported(seed):
         return accuracies
     for metric, fraction in _LABELS.items():
         few = pick_balanced(train[1], fraction, seed)
