@@ -99,3 +99,18 @@ def test_an_idea_of_another_method_is_refused():
         '--method', 'us3l', '--ideas', 'grow-30', '--out', 'nowhere')
     assert done.returncode == 2
     assert 'grow-30 does not exist for us3l: choose from' in done.stderr
+
+
+def test_a_report_of_other_data_is_not_replaced(tmp_path):
+    for part in ('train', 'test'):
+        for label in 'ab':
+            (tmp_path / 'data100' / part / label).mkdir(parents=True)
+    path = tmp_path / 'ablation_quick_data_zero-init.json'
+    report = dict(rows=[0], budget={}, command='python a.py --data data10')
+    path.write_text(json.dumps(report))
+    done = run_tool(
+        os.path.join('benchmarks', 'ablate.py'), '--data',
+        tmp_path / 'data100', '--ideas', 'zero-init', '--out', tmp_path)
+    assert done.returncode == 2
+    assert f'{path} is a report of data10, and would be' in done.stderr
+    assert json.loads(path.read_text()) == report

@@ -14,9 +14,9 @@ import sys
 from typing import Any, Dict, List, NamedTuple
 
 from methods import read, trained_on
-from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides, figures_of,
-                                gains_by_network, parse_args, report_name,
-                                run_all)
+from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides,
+                                check_earlier, figures_of, gains_by_network,
+                                parse_args, report_name, run_all)
 from trials import METRICS, report_stem, trained_with, workers
 
 from dspnet_mm.cli import markdown_table, run
@@ -313,6 +313,9 @@ def main() -> None:
                              f'{args.method}: choose from {", ".join(ideas)}')
     stem = report_stem(args, 'ablation', report_name(args))
     check_writable(f'{stem}.json')
+    for path in (f'{stem}.json', *(f'{stem}_{name}.json'
+                                   for name in args.ideas)):
+        check_earlier(path, args.data)
     shipped = Sides(args, args.method)
     setting = Setting(shipped.cfg.optim_wrapper.optimizer.lr)
     if args.settings:

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from statistics import mean
-from typing import Dict, Iterable, List, Tuple
+from typing import Dict, Iterable, List, Sequence, Tuple
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -18,9 +18,18 @@ from dspnet_mm.versions import versions
 
 NAME = 'tools/benchmarks/methods.py'
 
+# What tells reports of once_vs_one_by_one.py, and those of any comparison.
+OF_WAYS = ('by_seed', 'figures', 'settings', 'budget', 'command')
+OF_ANY = ('budget', 'command')
 
-def read(path: str) -> dict:
-    """Read a report of once_vs_one_by_one.py.
+
+def read(path: str, needed: Sequence[str] = OF_WAYS) -> dict:
+    """Read a report.
+
+    Args:
+        path (str): The JSON file.
+        needed (Sequence[str]): What it must have besides rows. Defaults to
+            ``OF_WAYS``.
 
     Raises:
         InputError: If it is none.
@@ -28,8 +37,7 @@ def read(path: str) -> dict:
     try:
         with open(path) as file:
             report = json.load(file)
-        needed = {'by_seed', 'figures', 'settings', 'budget', 'command'}
-        if needed - set(report) or not report['rows']:
+        if set(needed) - set(report) or not report['rows']:
             raise ValueError('it says nothing of ways to train')
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f'{path} is no report ({error}): give what '

@@ -25,7 +25,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from methods import read, trained_on
+from methods import OF_ANY, read, trained_on
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
@@ -702,7 +702,7 @@ def check_earlier(path: str, data: str) -> None:
     """
     if not os.path.exists(path):
         return
-    _, earlier = trained_on(read(path))
+    _, earlier = trained_on(read(path, OF_ANY))
     if os.path.normpath(earlier) != os.path.normpath(data):
         raise InputError(f'{path} is a report of {earlier}, and would be one '
                          f'of {data}: give another --out')
