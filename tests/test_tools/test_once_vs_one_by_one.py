@@ -118,6 +118,15 @@ def test_a_report_of_other_data_is_not_replaced(tmp_path):
     assert json.loads(path.read_text()) == report
 
 
+def test_what_is_no_report_is_not_replaced(tmp_path):
+    path = tmp_path / 'once_vs_one_by_one_quick_digits4.json'
+    path.write_text('{}')
+    done = run_tool(TOOL, '--data', 'digits', '--out', tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith('give another --out or move the file')
+    assert path.read_text() == '{}'
+
+
 def test_a_setting_that_diverges_is_not_chosen(benchmark):
     evaluate = benchmark('trials').evaluate
     labels = np.arange(40) % 2

@@ -23,13 +23,17 @@ OF_WAYS = ('by_seed', 'figures', 'settings', 'budget', 'command')
 OF_ANY = ('budget', 'command')
 
 
-def read(path: str, needed: Sequence[str] = OF_WAYS) -> dict:
+def read(path: str,
+         needed: Sequence[str] = OF_WAYS,
+         remedy: str = 'give what once_vs_one_by_one.py wrote') -> dict:
     """Read a report.
 
     Args:
         path (str): The JSON file.
         needed (Sequence[str]): What it must have besides rows. Defaults to
             ``OF_WAYS``.
+        remedy (str): What to do about a file that is none. Defaults to giving
+            another report.
 
     Raises:
         InputError: If it is none.
@@ -40,8 +44,7 @@ def read(path: str, needed: Sequence[str] = OF_WAYS) -> dict:
         if set(needed) - set(report) or not report['rows']:
             raise ValueError('it says nothing of ways to train')
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f'{path} is no report ({error}): give what '
-                         'once_vs_one_by_one.py wrote')
+        raise InputError(f'{path} is no report ({error}): {remedy}')
     return report
 
 

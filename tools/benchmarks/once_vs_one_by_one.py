@@ -511,13 +511,13 @@ def draw(report: dict) -> Figure:
     panels = figure.subplots(1, 3)
     rows = report['rows']
     for index, (method, costs) in enumerate(report['costs'].items()):
-        points = sorted((row for row in rows if row['method'] == method),
-                        key=lambda row: row['flops'])
+        points = [row for row in rows if row['method'] == method]
         for panel, metric in zip(panels, ('knn', 'linear')):
+            # Not joined: the next in FLOPs may be narrower and deeper.
             panel.errorbar([row['flops'] for row in points],
                            [100 * row[metric]['mean'] for row in points],
                            [100 * row[metric]['se'] for row in points],
-                           marker='o',
+                           fmt='o',
                            capsize=3,
                            color=f'C{index}',
                            label=METHODS[method])
@@ -691,18 +691,19 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def check_earlier(path: str, data: str) -> None:
-    """Refuse to replace a report of other data, whose name is the same.
+    """Refuse to replace what is no report, or one of other data.
 
     Args:
         path (str): Where the report goes.
         data (str): What it will be of.
 
     Raises:
-        InputError: If there is one of other data.
+        InputError: If such a file is there.
     """
     if not os.path.exists(path):
         return
-    _, earlier = trained_on(read(path, OF_ANY))
+    _, earlier = trained_on(
+        read(path, OF_ANY, remedy='give another --out or move the file'))
     if os.path.normpath(earlier) != os.path.normpath(data):
         raise InputError(f'{path} is a report of {earlier}, and would be one '
                          f'of {data}: give another --out')
