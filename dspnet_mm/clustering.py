@@ -6,6 +6,7 @@ from typing import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.dataset import BaseDataset
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.covariance import ledoit_wolf
@@ -34,6 +35,9 @@ _NEAREST = 8
 _CALIBRATION_IMAGES = 1024
 # Features are kept after so many images.
 _KEEP_INTERVAL = 10000
+# How much of the clusters a picture shows.
+_SHOWN_CLUSTERS = 8
+_SHOWN_IMAGES = 12
 
 
 class _AllImages(Dataset):
@@ -194,6 +198,45 @@ def cluster_tree(features: np.ndarray,
             break
     order = _tree_order(means @ whitening, num_groups, levels, seed)
     return np.argsort(order)[clusters]
+
+
+def draw_clusters(dataset: BaseDataset, clusters: np.ndarray,
+                  seed: int) -> Figure:
+    """Draw some images of some clusters, a row for each.
+
+    Args:
+        dataset (BaseDataset): The images, whose items have ``img``, uint8 of
+            shape (H, W, 3), in BGR.
+        clusters (ndarray): The cluster of each, shape (N, ).
+        seed (int): Decides which images.
+
+    Returns:
+        Figure: At most 8 clusters, the first and the last among them, with up
+        to 12 images each.
+    """
+    generator = np.random.default_rng(seed)
+    numbers = np.unique(clusters)
+    if len(numbers) > _SHOWN_CLUSTERS:
+        places = np.linspace(0, len(numbers) - 1, _SHOWN_CLUSTERS)
+        numbers = numbers[places.round().astype(int)]
+    figure = Figure(
+        figsize=(_SHOWN_IMAGES, 1.2 * len(numbers)), layout='constrained')
+    panels = figure.subplots(len(numbers), _SHOWN_IMAGES, squeeze=False)
+    for panel in panels.flat:
+        panel.axis('off')
+    for number, row in zip(numbers, panels):
+        members = np.flatnonzero(clusters == number)
+        row[0].set_title(
+            f'cluster {number}: {len(members)} images',
+            loc='left',
+            fontsize='small')
+        for panel, index in zip(row, generator.permutation(members)):
+            try:
+                image = dataset[int(index)]['img']
+            except UnreadableImage:
+                continue
+            panel.imshow(image[..., ::-1], interpolation='nearest')
+    return figure
 
 
 def _means(features: np.ndarray, number: int, seed: int) -> np.ndarray:

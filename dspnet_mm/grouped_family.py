@@ -24,6 +24,8 @@ class GroupedResNetFamily(ResNetFamily):
     choice. So is that sub-networks differ in the last stages first, which
     hold most of the weights and are the most specific: each of the last
     ``levels`` stages has a group of its choice, the earlier ones their first.
+    The alternative, groups of any channels that a gate chooses, would have to
+    be learned, and cannot be slimmed before it is.
 
     The desired networks are numbered by their groups, those of the last stage
     first: ``cluster-0`` to ``cluster-15`` for 2 groups in 4 stages.

@@ -200,13 +200,14 @@ def run_tool(name, *args):
         stderr=stderr.getvalue())
 
 
-def mixture_sources(folder, train=12, cells_train=4, cells_test=3):
+def mixture_sources(folder, train=14, test=6, cells_train=4, cells_test=3):
     """CIFAR-10 and BCCD in small, of noise, as cifar10/ and bccd/.
 
     Args:
         folder (Path): Where to write.
         train (int): Training images of each class of CIFAR-10. Defaults to
-            12.
+            14.
+        test (int): Test images of each. Defaults to 6.
         cells_train (int): Training images of BCCD, of four cells each.
             Defaults to 4.
         cells_test (int): Its test images. Defaults to 3.
@@ -222,8 +223,10 @@ def mixture_sources(folder, train=12, cells_train=4, cells_test=3):
         Image.fromarray(pixels).save(path)
 
     for name in CIFAR10_CLASSES:
-        for index in range(train):
-            noise(folder / 'cifar10' / 'train' / name / f'{index}.png', 32, 32)
+        for split, number in (('train', train), ('test', test)):
+            for index in range(number):
+                noise(folder / 'cifar10' / split / name / f'{index}.png', 32,
+                      32)
     bccd = folder / 'bccd'
     for place in ('Annotations', 'ImageSets/Main'):
         (bccd / place).mkdir(parents=True)

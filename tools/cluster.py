@@ -7,12 +7,13 @@ import shlex
 import sys
 
 import numpy as np
-from matplotlib.figure import Figure
+from mmengine.config import Config
 from mmselfsup.registry import DATASETS
 
 from dspnet_mm.cli import add_options, markdown_table, run
-from dspnet_mm.clustering import backbone_of, cluster_tree, image_features
-from dspnet_mm.datasets import UnreadableImage, write_clusters
+from dspnet_mm.clustering import (backbone_of, cluster_tree, draw_clusters,
+                                  image_features)
+from dspnet_mm.datasets import write_clusters
 from dspnet_mm.datasets.clusters import check_sizes
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
@@ -20,10 +21,6 @@ from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.slimming import load_config, load_supernet
 from dspnet_mm.versions import versions
-
-# How much of the clusters the picture shows.
-_SHOWN_CLUSTERS = 8
-_SHOWN_IMAGES = 12
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         '--plain',
         action='store_true',
         help='let k-means decide how large clusters are, instead of making '
-        'them of one size')
+        "them of one size (default: as the config's ClusterHook has it)")
     parser.add_argument(
         '--seed',
         type=int,
@@ -94,31 +91,11 @@ def levels_of(clusters: int, groups: int) -> int:
     return levels
 
 
-def draw(dataset, clusters: np.ndarray, seed: int) -> Figure:
-    """Some images of some clusters, a row for each."""
-    generator = np.random.default_rng(seed)
-    numbers = np.unique(clusters)
-    if len(numbers) > _SHOWN_CLUSTERS:
-        places = np.linspace(0, len(numbers) - 1, _SHOWN_CLUSTERS)
-        numbers = numbers[places.round().astype(int)]
-    figure = Figure(
-        figsize=(_SHOWN_IMAGES, 1.2 * len(numbers)), layout='constrained')
-    panels = figure.subplots(len(numbers), _SHOWN_IMAGES, squeeze=False)
-    for panel in panels.flat:
-        panel.axis('off')
-    for number, row in zip(numbers, panels):
-        members = np.flatnonzero(clusters == number)
-        row[0].set_title(
-            f'cluster {number}: {len(members)} images',
-            loc='left',
-            fontsize='small')
-        for panel, index in zip(row, generator.permutation(members)):
-            try:
-                image = dataset[int(index)]['img']
-            except UnreadableImage:
-                continue
-            panel.imshow(image[..., ::-1], interpolation='nearest')
-    return figure
+def is_balanced(cfg: Config, plain: bool) -> bool:
+    """Whether clusters are of one size: as in training, if not said."""
+    return not plain and all(
+        hook.get('balanced', True) for hook in cfg.get('custom_hooks', [])
+        if hook['type'] == 'ClusterHook')
 
 
 def main() -> None:
@@ -165,7 +142,8 @@ def main() -> None:
         features_path,
         num_workers=args.workers)
     print(f'dividing them {levels} times into {asked["groups"]}', flush=True)
-    clusters = cluster_tree(features, asked['groups'], levels, not args.plain,
+    balanced = is_balanced(cfg, args.plain)
+    clusters = cluster_tree(features, asked['groups'], levels, balanced,
                             args.seed)
     check_sizes(clusters, asked['clusters'], 'k-means')
     sizes = np.bincount(clusters)
@@ -175,12 +153,12 @@ def main() -> None:
             **asked,
             images=len(clusters),
             sizes=sizes.tolist(),
-            balanced=not args.plain,
+            balanced=balanced,
             seeds=[args.seed],
             versions=versions(),
             command=shlex.join(['python', *sys.argv])))
     with whole_file(f'{stem}.png') as path:
-        draw(dataset, clusters, args.seed).savefig(path, dpi=100)
+        draw_clusters(dataset, clusters, args.seed).savefig(path, dpi=100)
     write_clusters(args.out, named, clusters)
     for left in (features_path, f'{features_path}.json'):
         os.remove(left)

@@ -157,42 +157,44 @@ class Exports:
                              'slim_export.py wrote into, or CONFIG and '
                              'CHECKPOINT')
         self.folder = folder
-        self.networks, self.unified_networks = [], []
-        for network in map(load_plain, find_plain_files([folder])):
+        # Their files, by name: all of the networks may be too much to hold.
+        self.paths: Dict[str, str] = {}
+        self.unified_path = None
+        formats = []
+        for path in find_plain_files([folder]):
+            network = load_plain(path)
+            name = network.meta['name']
             # Of SDR, nothing is routed to it.
-            unified = (network.meta['method'],
-                       network.meta['name']) == (SDR.method, UNIFIED)
-            (self.unified_networks
-             if unified else self.networks).append(network)
-        if not self.networks:
+            if (network.meta['method'], name) == (SDR.method, UNIFIED):
+                self.unified_path = path
+                continue
+            self.paths[name] = path
+            if network.image_format not in formats:
+                formats.append(network.image_format)
+        if not self.paths:
             raise InputError(f'{folder} holds no network: give a folder that '
                              'slim_export.py wrote into')
-        formats = {repr(network.image_format) for network in self.networks}
         if len(formats) > 1:
             raise InputError(f'the networks of {folder} expect images of '
                              f'{len(formats)} formats: export those of one '
                              'training into a folder')
-
-    @property
-    def image_format(self) -> ImageFormat:
-        """What the networks expect."""
-        return self.networks[0].image_format
+        self.image_format, = formats
 
     @property
     def names(self) -> List[str]:
         """What is ranked."""
-        return [network.meta['name'] for network in self.networks]
+        return [*self.paths]
 
     def features(self, task: Task) -> Iterator[Tuple[str, np.ndarray]]:
         """Each network's name and features."""
-        for network in self.networks:
-            yield network.meta['name'], task.features(network.backbone)
+        for name, path in self.paths.items():
+            yield name, task.features(load_plain(path).backbone)
 
     def unified(self, task: Task) -> Optional[np.ndarray]:
         """The features of SDR's unified network, where it is exported."""
-        for network in self.unified_networks:
-            return task.features(network.backbone)
-        return None
+        if self.unified_path is None:
+            return None
+        return task.features(load_plain(self.unified_path).backbone)
 
     def export(self, name: str, task: Task, out: str) -> None:
         """Copy the best."""

@@ -112,13 +112,15 @@ def check_sizes(clusters: np.ndarray,
 class ClusterBatchSampler:
     """Batches of one cluster each, every image once in an epoch.
 
-    For SDR (arXiv 2205.13267). An epoch has as many batches as it had if
-    clusters did not matter, so that schedules do not depend on them; a
-    cluster gets its share of these, at least one, and its images are spread
-    evenly over its batches. So batches are of about the size that is asked
-    for, smaller or larger in small clusters. All processes have their part
-    of a batch. What takes the place of an image that cannot be read, see
-    :class:`PretrainDataset`, may be of another cluster.
+    For SDR (arXiv 2205.13267); that batches are of one cluster is our choice.
+    In mixed ones each sub-network would see few images at a time, too few for
+    batch norm, and as many networks would run for each. An epoch has as many
+    batches as it had if clusters did not matter, so that schedules do not
+    depend on them; a cluster gets its share of these, at least one, and its
+    images are spread evenly over its batches. So batches are of about the
+    size that is asked for, smaller or larger in small clusters. All processes
+    have their part of a batch. What takes the place of an image that cannot
+    be read, see :class:`PretrainDataset`, may be of another cluster.
 
     Clusters make a tree: of cluster ``c`` of ``num_groups ** levels``, the
     first digit to base ``num_groups`` says which branch it belongs to, the
@@ -133,7 +135,9 @@ class ClusterBatchSampler:
         num_groups (int): Into how many each branch of the tree divides.
         phases (Sequence[dict]): Dicts of ``levels``, which do not decrease,
             and ``until``, the part of the training at whose end the phase
-            ends; see :class:`PhasedSampler`.
+            ends; see :class:`PhasedSampler`. How long they are is our choice:
+            what parts later has learned more, and has less of the learning
+            rate left.
         clusters (str, optional): The cluster list, see
             :func:`write_clusters`. Defaults to None, the one that
             :class:`ClusterHook` writes.

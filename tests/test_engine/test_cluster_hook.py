@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import digits_cfg, sdr_cfg, train
+from PIL import Image
 
 from dspnet_mm import InputError
 from dspnet_mm.datasets import EmbeddedDigits, read_clusters, write_clusters
@@ -16,6 +17,8 @@ def test_clusters_are_made_when_they_begin_to_count(trained_sdr):
     dataset = runner.train_dataloader.dataset
     clusters = read_clusters(str(folder / 'clusters.csv'), dataset, 4)
     assert np.bincount(clusters).tolist() == [40] * 4
+    with Image.open(folder / 'clusters.png') as picture:
+        assert picture.width == 1200
     assert runner.model.levels == 2
     assert not [name for name in os.listdir(folder) if 'features' in name]
 

@@ -33,6 +33,18 @@ def test_the_lists_of_training_and_tool_are_alike(sdr, tmp_path):
         out.parent)) == ['clusters.csv', 'clusters.json', 'clusters.png']
 
 
+def test_clusters_are_as_large_as_the_config_says(sdr, tmp_path):
+    reports = []
+    for args in ([], ['--cfg-options',
+                      'custom_hooks.0.balanced=False'], ['--plain']):
+        out = tmp_path / f'{len(reports)}.csv'
+        done = run_tool('cluster.py', *sdr, '--out', out, *args)
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads(out.with_suffix('.json').read_text()))
+    assert [each['balanced'] for each in reports] == [True, False, False]
+    assert reports[0]['sizes'] != reports[1]['sizes'] == reports[2]['sizes']
+
+
 def test_a_folder_is_clustered_by_any_method(trained, tmp_path):
     images = tmp_path / 'images'
     images.mkdir()

@@ -48,13 +48,18 @@ def test_tasks_are_of_other_images(sources):
     assert report['tasks']['pets'] == [10, 6] and report['seeds'] == [0]
     tasks = os.listdir(mixture / 'tasks')
     assert len(tasks) == 7
-    pretraining = contents(mixture / 'images')
+    # CIFAR-10's test images test, and nothing else.
+    held_out = {*contents(sources / 'cifar10' / 'test')}
+    known = {*contents(mixture / 'images')}
     for task in tasks:
-        train, test = (
-            contents(mixture / 'tasks' / task / split)
-            for split in ('train', 'test'))
-        assert not {*pretraining} & {*train, *test}
-        assert not {*train} & {*test}
+        train, test = ({*contents(mixture / 'tasks' / task / split)}
+                       for split in ('train', 'test'))
+        assert len(train) and len(test)
+        for images in (train, test):
+            assert not known & images
+            known |= images
+        assert not held_out & train
+        assert test <= held_out or task in ('digits', 'cells')
         assert sorted(os.listdir(mixture / 'tasks' / task / 'train')) == \
             sorted(os.listdir(mixture / 'tasks' / task / 'test'))
     assert re.search(r'\| digits .*\| 50 +\| 30 +\|', done.stdout)
@@ -85,8 +90,8 @@ def replace(folder, old, new):
     (lambda folder: (folder / 'mixture').mkdir(), [], 'mixture exists'),
     (lambda folder: shutil.rmtree(folder / 'cifar10' / 'train'), [],
      'has no train/.*download_cifar10'),
-    (lambda folder: shutil.rmtree(folder / 'cifar10' / 'train' / 'cat'), [],
-     'has no cat'),
+    (lambda folder: shutil.rmtree(folder / 'cifar10' / 'test' / 'cat'), [],
+     'test has no cat'),
     (lambda folder: shutil.rmtree(folder / 'bccd' / 'ImageSets'), [],
      'trainval.txt is no file'),
     (lambda folder:
@@ -98,7 +103,12 @@ def replace(folder, old, new):
      'xml cannot be read'),
     (lambda folder: None, ['--images', 17], 'images of a world'),
     (lambda folder: None, ['--images', 0], 'at least 1'),
-    (lambda folder: None, ['--train', 9], '12 images.*--test 3 leave none'),
+    (lambda folder: None, ['--train', 7],
+     '14 train images of airplane, at least 15 are .* and to pre-train on: '
+     'give a smaller --train'),
+    (lambda folder: None, ['--test', 4],
+     r'6 test images of airplane, at least 8 are needed for 2 task\(s\): '
+     'give a smaller --test'),
 ])
 def test_bad_input_is_refused(sources, change, args, complaint):
     change(sources)

@@ -11,11 +11,14 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, mixture_sources, run_tool
 from mmengine.config import Config
-from mmselfsup.registry import DATASETS
+from mmselfsup.registry import DATASETS, MODELS
 
+from dspnet_mm.errors import VerificationError
 from dspnet_mm.models.backbones import build_family
+from dspnet_mm.slimming import plain_backbone_cfg
 
 TOOL = os.path.join('benchmarks', 'routed_vs_unified.py')
 
@@ -82,17 +85,20 @@ def test_the_effective_rank_counts_directions(tool):
     generator = np.random.default_rng(0)
     even = generator.standard_normal((5000, 6))
     assert tool.effective_rank(even) == pytest.approx(6, rel=0.01)
-    # A constant is no direction, and a copy is none of its own.
-    even[:, 3:] = 7
+    # A copy is no direction of its own.
+    even[:, 3:] = even[:, :3]
     assert tool.effective_rank(even) == pytest.approx(3, rel=0.01)
-    assert tool.effective_rank(np.ones((10, 4))) == pytest.approx(1, abs=0.01)
+    # Nor is what a constant is rounded by.
+    constant = 1 + 1e-6 * generator.standard_normal((5000, 6))
+    assert tool.effective_rank(constant) == pytest.approx(1, abs=0.01)
 
 
 @pytest.fixture(scope='module')
 def mixture(tmp_path_factory):
     folder = mixture_sources(
         tmp_path_factory.mktemp('sources'),
-        train=22,
+        train=34,
+        test=8,
         cells_train=10,
         cells_test=14)
     done = run_tool('dataset/make_mixture.py', '--cifar10', folder / 'cifar10',
@@ -106,7 +112,7 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     argv = [
         'tool', '--mixture',
         str(mixture), '--seeds', '2', '--processes', '2', '--out',
-        str(tmp_path)
+        str(tmp_path), '--alternatives', 'balanced'
     ]
     # The real thing, for some iterations.
     budget = tool.Budget(1, 2, (0.03, ), (0.9, 0.99), setting_seeds=(2, ))
@@ -134,16 +140,16 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         tool.main()
     assert json.loads(report_path.read_text())['rows'] == report['rows']
     assert (tmp_path / 'routed_vs_unified_quick.png').stat().st_size
-    # Of each seed all, four of halves, and five of SDR; on the seeds that are
+    # Of each seed all, four of halves, and six of SDR; on the seeds that are
     # not reported, both ways with two momenta.
     assert len([*tmp_path.glob('trainings/*/result.json')
-                ]) == 2 * 10 + 2 * 2 * 2
+                ]) == 2 * 11 + 2 * 2 * 2
     for way in ('alone', 'sdr'):
         setting = report['settings'][way]
         assert [each['momentum'] for each in setting['tried']] == [0.9, 0.99]
         assert setting['best']['momentum'] in (0.99, 0.9)
     # The others have SDR's clusters, or random ones.
-    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 2 + 4
+    assert len([*tmp_path.glob('trainings/*/clusters.csv')]) == 2 * 3 + 4
     lists = [*tmp_path.glob('trainings/drawn-*.csv')]
     assert len(lists) == 2
     for path in lists:
@@ -166,6 +172,14 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     assert report['parts'][0]['knn_gain'] == dict(mean=0, se=0)
     for row in report['parts']:
         assert 0 < row['spread']['mean'] < 1.5
+    row, = report['alternatives']
+    assert row['idea'] == 'clusters of one size' and row['cost_ratio'] > 0
+    assert report['mixture']['images'] == 24
+    *halves, everything = report['halves']
+    assert everything['knn_shapes_gain'] == dict(mean=0, se=0)
+    for row in halves:
+        assert row['knn_shapes_gain']['mean'] == pytest.approx(
+            row['knn_shapes']['mean'] - everything['knn_shapes']['mean'])
     assert [row['images'] for row in report['halves']] == [
         'photographs', 'photographs, as many steps', 'shapes',
         'shapes, as many steps', 'all'
@@ -230,6 +244,14 @@ def test_each_way_is_what_it_is_called(tool, mixture, tmp_path):
     small = trainings.family.subnet_of(0)
     assert family.params(family.full) == trainings.family.params(small)
     assert family.flops(family.full) == trainings.family.flops(small)
+    for way in tool.ALTERNATIVES:
+        cfg = trainings.job(way, setting, seed=3).cfg
+        other = build_family(cfg.model.family.to_dict())
+        assert other.params(other.subnet_of(0)) == family.params(family.full)
+        assert cfg.train_cfg.max_epochs == trainings.budget.sdr_epochs
+        assert cfg.optim_wrapper.optimizer.lr == 0.06
+        assert cfg.to_dict() != whole.to_dict(), way
+        MODELS.build(cfg.model)
     for way, (_, factor, _) in tool.HALVES.items():
         assert cfgs[way].train_cfg.max_epochs == factor * \
             trainings.budget.unified_epochs
@@ -248,6 +270,16 @@ def test_halves_are_of_their_worlds(tool, mixture):
     assert Counter(trained['shapes']) == dict(digits=24, cells=24)
     assert Counter(trained['photographs-longer']) == dict(
         vehicles=24, animals=24)
+
+
+def test_a_setting_that_diverges_is_not_chosen(tool):
+    family = build_family(Config.fromfile(tool.CONFIG).model.family.to_dict())
+    network = MODELS.build(plain_backbone_cfg(family, family['unified']))
+    network.conv1.weight.data.fill_(np.nan)
+    images = (torch.zeros(8, 3, 32, 32), ) * 2, (np.arange(8) % 2, ) * 2
+    assert {*tool.worth(network, *images, 10000).values()} == {0.}
+    with pytest.raises(VerificationError, match='seed 3 are not finite'):
+        tool.worth(network, *images, 3)
 
 
 def test_what_is_no_mixture_is_refused(tmp_path):

@@ -11,13 +11,15 @@ what else is learned from matters at all. For SDR and for the unified network,
 the learning rate and the momentum of the target network are the best pair from
 the same lists on seeds that are not reported, by the tasks' training images.
 Costs are those of training, SDR's with its clusters, without the routing that
-each task needs.
+each task needs; what takes SDR's clusters does not pay for them again.
+``--alternatives`` trains SDR with other choices as well, by its setting.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
 best sub-network in hindsight is the best on test images, so a little of its
 lead is luck.
 """
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -36,9 +38,9 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from torch import nn
 from trials import (SECONDS, TRAININGS, Job, Setting, add_trial_options,
-                    check_trial_options, choose_setting, networks, report_stem,
-                    restore, run_groups, run_jobs, say, setting_seeds,
-                    trained_with, workers)
+                    are_finite, check_trial_options, choose_setting, networks,
+                    report_stem, restore, run_groups, run_jobs, say,
+                    setting_seeds, trained_with, workers)
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
@@ -80,7 +82,7 @@ class Budget(NamedTuple):
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(56, 48, (0.03, 0.06), (0.9, 0.99), setting_seeds=(2, 4)))
+    full=Budget(56, 48, (0.03, 0.06, 0.12), (0.9, 0.99), setting_seeds=(2, 4)))
 # The unified network that SDR is compared with; SDR has one of its own.
 ALONE = 'alone'
 # SDR, and without one of its parts.
@@ -90,6 +92,55 @@ PARTS = {
     'no-distillation': 'nothing is learned from the unified network',
     'neither': 'both of these left out',
     'random-clusters': 'clusters of the same sizes, of images drawn at random',
+}
+
+
+class Alternative(NamedTuple):
+    """What is decided otherwise in SDR's config, and what that is."""
+    text: str
+    options: Dict[str, Any]
+
+
+def two_levels(*phases: dict) -> Dict[str, Any]:
+    """Four clusters, of which pairs share the group of the last stage."""
+    return {
+        'model.family.base_channels': 12,
+        'model.family.num_groups': 2,
+        'model.family.levels': 2,
+        'train_dataloader.batch_sampler.num_groups': 2,
+        'train_dataloader.batch_sampler.phases': list(phases)
+    }
+
+
+# Their networks are as large as SDR's.
+ALTERNATIVES = {
+    'part-late':
+    Alternative(
+        'the sub-networks part at half of the training', {
+            'train_dataloader.batch_sampler.phases':
+            [dict(levels=0, until=0.5),
+             dict(levels=1, until=1)]
+        }),
+    'two-levels':
+    Alternative(
+        'four sub-networks: two part first, and each of them again',
+        two_levels(
+            dict(levels=0, until=0.25), dict(levels=1, until=0.5),
+            dict(levels=2, until=1))),
+    'two-levels-at-once':
+    Alternative(
+        'four sub-networks, which all part at once',
+        two_levels(dict(levels=0, until=0.25), dict(levels=2, until=1))),
+    'share-more':
+    Alternative('three quarters of the channels are shared, not half', {
+        'model.family.base_channels': 12,
+        'model.family.shared_channels': 6
+    }),
+    'balanced':
+    Alternative('clusters of one size', {'custom_hooks.1.balanced': True}),
+    'distill-all':
+    Alternative("the whole target is the unified network's",
+                {'model.distillation_weight': 1.}),
 }
 WORLDS = ('digits', 'vehicles', 'animals', 'cells')
 PHOTOGRAPHS, SHAPES = WORLDS[1:3], WORLDS[::3]
@@ -150,7 +201,7 @@ class Mixture(NamedTuple):
         found = {name: network.eval() for name, network in found.items()}
         return {
             task: {
-                name: worth(network, *images)
+                name: worth(network, *images, self.seed)
                 for name, network in found.items()
             }
             for task, images in task_images(self.place, image_format).items()
@@ -179,14 +230,24 @@ def task_images(place: str,
 
 
 def worth(network: nn.Module, inputs: Tuple[torch.Tensor, torch.Tensor],
-          labels: Tuple[np.ndarray, np.ndarray]) -> Dict[str, float]:
-    """What a network is worth for a task, see :meth:`Mixture.accuracies`."""
+          labels: Tuple[np.ndarray,
+                        np.ndarray], seed: int) -> Dict[str, float]:
+    """What a network is worth for a task, see :meth:`Mixture.accuracies`.
+
+    A setting by which a training diverges is as bad as can be.
+
+    Raises:
+        VerificationError: If a training that is reported diverged.
+    """
     device = next(network.parameters()).device
     # As route.py does.
     chosen = pick(inputs[0], _CALIBRATION_IMAGES, seed=0)
     recalibrate(network, [inputs[0][chosen].to(device)])
     train, test = (extract_features(network, [(images, wanted)])
                    for images, wanted in zip(inputs, labels))
+    if not (are_finite(train, seed) and are_finite(test, seed)):
+        return dict.fromkeys((*map('by_{}'.format, ROUTING), *METRICS, 'rank'),
+                             0.)
     scores = {f'by_{name}': score(*train) for name, score in ROUTING.items()}
     return dict(
         scores,
@@ -198,9 +259,9 @@ def worth(network: nn.Module, inputs: Tuple[torch.Tensor, torch.Tensor],
 def effective_rank(features: np.ndarray) -> float:
     """In how many directions features vary: low where they collapsed.
 
-    The exponential of the entropy of their standard deviations along the
-    principal axes (RankMe, arXiv 2210.02885, equation 1, of centred
-    features).
+    The exponential of the entropy of their singular values (RankMe, arXiv
+    2210.02885, equation 1). That they are not centred is on purpose: what is
+    left of constant ones is noise, which has all directions.
 
     Args:
         features (ndarray): Shape (N, D).
@@ -208,7 +269,7 @@ def effective_rank(features: np.ndarray) -> float:
     Returns:
         float: In [1, D].
     """
-    values = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    values = np.linalg.svd(features, compute_uv=False)
     parts = values / max(values.sum(), 1e-12) + 1e-12
     return float(np.exp(-(parts * np.log(parts)).sum()))
 
@@ -231,6 +292,8 @@ class Trainings:
             raise InputError(f'--mixture {self.place} holds no mixture: give '
                              'what tools/dataset/make_mixture.py writes')
         self.digest = sha256_of(about)
+        with open(about) as file:
+            self.about = json.load(file)
         self.budget = BUDGETS[args.budget]
         self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
         self.folder = os.path.join(args.out, 'trainings')
@@ -242,7 +305,8 @@ class Trainings:
         """A training.
 
         Args:
-            way (str): ``ALONE``, or a key of ``PARTS`` or ``HALVES``.
+            way (str): ``ALONE``, or a key of ``PARTS``, ``ALTERNATIVES`` or
+                ``HALVES``.
             setting (Setting): The learning rate and the momentum.
             seed (int): The seed.
         """
@@ -253,9 +317,11 @@ class Trainings:
             cfg.model.base_momentum = setting.momentum
             momentum = f'-m{setting.momentum:g}'
         worlds, factor, _ = HALVES.get(way, (WORLDS, 1, 'all'))
-        if way in PARTS:
+        if is_sdr(way):
             cfg.train_cfg.max_epochs = self.budget.sdr_epochs
             self._leave_out(way, cfg, setting, seed)
+            if way in ALTERNATIVES:
+                cfg.merge_from_dict(ALTERNATIVES[way].options)
         else:
             cfg.train_cfg.max_epochs = factor * self.budget.unified_epochs
             # The same batches, of all images.
@@ -332,6 +398,11 @@ class Trainings:
                         self.family.group_channels,
                         desired=[dict(name=ALONE)]),
             sampler=dict(type='FixedSampler'))
+
+
+def is_sdr(way: str) -> bool:
+    """Whether a way is SDR, with or without its parts."""
+    return way in PARTS or way in ALTERNATIVES
 
 
 class Routed(NamedTuple):
@@ -473,9 +544,12 @@ def routing_of(trained: Dict[str, List[dict]]) -> List[dict]:
     ]
 
 
-def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
-    """A row for what SDR is compared with, for SDR and without its parts."""
-    ways = {ALONE: 'the unified network', **PARTS}
+def parts_of(trained: Dict[str, List[dict]], ways: Dict[str,
+                                                        str]) -> List[dict]:
+    """A row for each way, told as it says, compared with the unified network.
+
+    ``spread`` is within batches: of images of one cluster it is smaller.
+    """
     return [
         dict(
             idea=idea,
@@ -496,16 +570,27 @@ def parts_of(trained: Dict[str, List[dict]]) -> List[dict]:
 
 
 def halves_of(trained: Dict[str, List[dict]]) -> List[dict]:
-    """What networks of each half, and of all, give for each half's tasks."""
+    """What networks of each half, and of all, give for each half's tasks.
+
+    With what they gain over those of all images, paired by seed.
+    """
+
+    def accuracies(way: str, tasks: Sequence[str], key: str) -> List[float]:
+        return [
+            mean(routed(result)[task].found[key] for task in tasks)
+            for result in trained[way]
+        ]
+
     rows = []
     for way, (_, _, images) in [*HALVES.items(), (ALONE, (0, 0, 'all'))]:
         row: Dict[str, Any] = dict(images=images)
         for half, tasks in TASKS_OF.items():
             for key in METRICS:
-                row[f'{key}_{half}'] = mean_and_error([
-                    mean(routed(result)[task].found[key] for task in tasks)
-                    for result in trained[way]
-                ])
+                of_way, of_all = (
+                    accuracies(each, tasks, key) for each in (way, ALONE))
+                row[f'{key}_{half}'] = mean_and_error(of_way)
+                row[f'{key}_{half}_gain'] = mean_and_error(
+                    [one - other for one, other in zip(of_way, of_all)])
         rows.append(row)
     return rows
 
@@ -552,7 +637,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
     def train(ways: Sequence[str]) -> Dict[str, List[dict]]:
         say(f'{", ".join(ways)}: seeds {", ".join(map(str, args.seeds))}')
         best = {
-            way: chosen['sdr' if way in PARTS else ALONE][0]
+            way: chosen['sdr' if is_sdr(way) else ALONE][0]
             for way in ways
         }
         # Ways in turn, so that what slows the machine slows all of them.
@@ -571,7 +656,10 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
     trained = train(compared)
     # Behind SDR, whose clusters are taken again.
     trained.update(
-        train([way for way in (*PARTS, *HALVES) if way not in compared]))
+        train([
+            way for way in (*PARTS, *HALVES, *args.alternatives)
+            if way not in compared
+        ]))
     gains = gains_of(trained['sdr'], trained[ALONE])
     regrets = regrets_of(trained['sdr'], ROUTED_BY)
     figures = {}
@@ -590,7 +678,14 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
     return dict(
         figures=figures,
         rows=rows_of(trained[ALONE], trained['sdr']),
-        parts=parts_of(trained),
+        parts=parts_of(trained, {
+            ALONE: 'the unified network',
+            **PARTS
+        }),
+        alternatives=parts_of(
+            trained,
+            {name: ALTERNATIVES[name].text
+             for name in args.alternatives}),
         routing=routing_of(trained),
         halves=halves_of(trained),
         seconds=SECONDS,
@@ -603,6 +698,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
             way: dict(best=best._asdict(), tried=tried)
             for way, (best, tried) in chosen.items()
         },
+        mixture=trainings.about,
         budget=trainings.budget._asdict(),
         seeds=args.seeds,
         setting_seeds=trainings.setting_seeds,
@@ -650,6 +746,15 @@ def main() -> None:
         default='quick',
         choices=BUDGETS,
         help='quick: minutes on 2 cores; full: hours (default: %(default)s)')
+    parser.add_argument(
+        '--alternatives',
+        nargs='+',
+        default=[],
+        choices=ALTERNATIVES,
+        metavar='NAME',
+        help='train SDR otherwise, too: ' +
+        '; '.join(f'{name}: {alternative.text}'
+                  for name, alternative in ALTERNATIVES.items()))
     add_trial_options(parser)
     args = parser.parse_args()
     check_trial_options(args)

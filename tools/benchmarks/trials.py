@@ -462,6 +462,20 @@ def calibrated_features(backbone: nn.Module, train: Labelled, test: Labelled,
     ]
 
 
+def are_finite(features: Features, seed: int) -> bool:
+    """Whether a training gave features that can be evaluated.
+
+    Raises:
+        VerificationError: If one that is reported did not.
+    """
+    if np.isfinite(features[0]).all():
+        return True
+    if is_reported(seed):
+        raise VerificationError(f'the features of seed {seed} are not finite: '
+                                'its training diverged')
+    return False
+
+
 def evaluate(backbone: nn.Module, features: List[Features], train: Labelled,
              test: Labelled, seed: int) -> Dict[str, float]:
     """The accuracies of a trained network, by metric.
@@ -472,10 +486,7 @@ def evaluate(backbone: nn.Module, features: List[Features], train: Labelled,
     Raises:
         VerificationError: If a training that is reported diverged.
     """
-    if not all(np.isfinite(values).all() for values, _ in features):
-        if is_reported(seed):
-            raise VerificationError(f'the features of seed {seed} are not '
-                                    'finite: its training diverged')
+    if not all(are_finite(each, seed) for each in features):
         return dict(knn=0., linear=0.)
     accuracies = dict(
         knn=knn_accuracy(*features, k=_K), linear=linear_accuracy(*features))

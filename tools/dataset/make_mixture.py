@@ -4,13 +4,14 @@
 
 Digits, vehicles and animals of CIFAR-10, and blood cells of BCCD, all at 32
 pixels. The images to pre-train on are as many of each world and not labelled;
-the tasks are of other images of these worlds.
+the tasks are of other images of these worlds, each of its own.
 """
 import argparse
 import os
 import shlex
 import sys
-from itertools import cycle
+from collections import Counter
+from itertools import chain, cycle
 from typing import Dict, Iterator, List, NamedTuple
 from xml.etree import ElementTree
 
@@ -46,6 +47,8 @@ TASKS = dict(
     pets=('cat', 'dog'),
     flying=('airplane', 'bird'),
 )
+# Of how many tasks a class is.
+_USES = Counter(chain(*TASKS.values()))
 
 
 class Picture(NamedTuple):
@@ -85,7 +88,7 @@ Labelled = Dict[str, List[Picture]]
 
 
 class World(NamedTuple):
-    """Images by class, some for pre-training and others for tasks."""
+    """Images by class, some for pre-training and others for all tasks."""
     pretraining: Labelled
     train: Labelled
     test: Labelled
@@ -124,15 +127,30 @@ def digits(args: argparse.Namespace, generator: np.random.Generator) -> World:
 
 def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
             generator: np.random.Generator) -> World:
-    """CIFAR-10's training images, as a folder per class.
-
-    Tasks are tested on training images of CIFAR-10, too: so another seed
-    tests on others.
-    """
+    """CIFAR-10's, as a folder per class: its test images test the tasks."""
     world = World({}, {}, {})
-    path = os.path.join(folder, 'train')
+    for split in ('train', 'test'):
+        for name, pictures in pictures_of(folder, split, classes).items():
+            number = getattr(args, split) * _USES[name]
+            needed = number + (split == 'train')
+            if len(pictures) < needed:
+                raise InputError(
+                    f'{folder} has {len(pictures)} {split} images of {name}, '
+                    f'at least {needed} are needed for {_USES[name]} task(s)'
+                    f'{" and to pre-train on" if split == "train" else ""}: '
+                    f'give a smaller --{split}')
+            getattr(world, split)[name], rest = divided(
+                pictures, [number, len(pictures) - number], generator)
+            if split == 'train':
+                world.pretraining[name] = rest
+    return world
+
+
+def pictures_of(folder: str, split: str, classes: tuple) -> Labelled:
+    """CIFAR-10's training or test images of some classes."""
+    path = os.path.join(folder, split)
     if not os.path.isdir(path):
-        raise InputError(f'--cifar10 {folder} has no train/: give what '
+        raise InputError(f'--cifar10 {folder} has no {split}/: give what '
                          'tools/dataset/download_cifar10.py writes')
     dataset = CustomDataset(data_prefix=path, extensions=EXTENSIONS)
     missing = {*classes} - {*dataset.CLASSES}
@@ -140,21 +158,13 @@ def cifar10(folder: str, classes: tuple, args: argparse.Namespace,
         raise InputError(f'{path} has no {", ".join(sorted(missing))}: '
                          'give what tools/dataset/download_cifar10.py writes')
     labels = dataset.get_gt_labels()
-    for name in classes:
-        pictures = [
+    return {
+        name: [
             Picture(dataset.get_data_info(i)['img_path'])
             for i in np.flatnonzero(labels == dataset.CLASSES.index(name))
         ]
-        rest = len(pictures) - args.train - args.test
-        if rest <= 0:
-            raise InputError(f'{path} has {len(pictures)} images of {name}: '
-                             f'--train {args.train} and --test {args.test} '
-                             'leave none to pre-train on')
-        (world.train[name], world.test[name],
-         world.pretraining[name]) = divided(pictures,
-                                            [args.train, args.test, rest],
-                                            generator)
-    return world
+        for name in classes
+    }
 
 
 def cells(args: argparse.Namespace, generator: np.random.Generator) -> World:
@@ -237,6 +247,13 @@ def balanced(world: World, number: int,
     return chosen
 
 
+def parts_of(pictures: List[Picture], label: str) -> Iterator[List[Picture]]:
+    """Equal parts of a class, for each task that has it one."""
+    size = len(pictures) // _USES[label]
+    return (pictures[size * place:size * (place + 1)]
+            for place in range(_USES[label]))
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -269,7 +286,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--test',
         type=int,
-        default=1000,
+        default=500,
         metavar='N',
         help="a task's test images of each class, at most "
         '(default: %(default)s)')
@@ -297,38 +314,37 @@ def main() -> None:
         vehicles=cifar10(args.cifar10, VEHICLES, args, generator),
         animals=cifar10(args.cifar10, ANIMALS, args, generator),
         cells=cells(args, generator))
-    rows = []
     with whole_folder(args.out) as folder:
         for name, world in worlds.items():
             pictures = balanced(world, args.images, generator)
             save(pictures, os.path.join(folder, 'images', name))
-        for task, classes in TASKS.items():
-            counts = []
-            for split in ('train', 'test'):
-                known = {
-                    label: pictures
-                    for world in worlds.values()
-                    for label, pictures in getattr(world, split).items()
-                }
-                for label in classes:
-                    save(known[label],
+        counts: Dict[str, List[int]] = {task: [] for task in TASKS}
+        for split in ('train', 'test'):
+            parts = {
+                label: parts_of(pictures, label)
+                for world in worlds.values()
+                for label, pictures in getattr(world, split).items()
+            }
+            for task, classes in TASKS.items():
+                chosen = {label: next(parts[label]) for label in classes}
+                for label, pictures in chosen.items():
+                    save(pictures,
                          os.path.join(folder, 'tasks', task, split, label))
-                counts.append(sum(len(known[label]) for label in classes))
-            rows.append((task, ' '.join(classes), *map(str, counts)))
+                counts[task].append(sum(map(len, chosen.values())))
         write_json(
             os.path.join(folder, 'mixture.json'),
             dict(
                 images=args.images,
-                tasks={
-                    task: [int(train), int(test)]
-                    for task, _, train, test in rows
-                },
+                tasks=counts,
                 seeds=[args.seed],
                 versions=versions(),
                 command=shlex.join(['python', *sys.argv])))
     print(f'{len(worlds) * args.images} images of {", ".join(worlds)} to '
           f'pre-train on: {args.out}/images')
-    print(markdown_table(('task', 'classes', 'training', 'test'), rows))
+    print(
+        markdown_table(('task', 'classes', 'training', 'test'),
+                       [(task, ' '.join(classes), *map(str, counts[task]))
+                        for task, classes in TASKS.items()]))
 
 
 if __name__ == '__main__':

@@ -1,18 +1,21 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import os
 
+import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmselfsup.registry import HOOKS
 
 from dspnet_mm.checkpoint import sha256_of
-from dspnet_mm.clustering import backbone_of, cluster_tree, image_features
+from dspnet_mm.clustering import (backbone_of, cluster_tree, draw_clusters,
+                                  image_features)
 from dspnet_mm.datasets import ClusterBatchSampler, write_clusters
 from dspnet_mm.datasets.clusters import check_sizes
 from dspnet_mm.engine.model_wrapper import algorithm_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
+from dspnet_mm.files import whole_file
 from dspnet_mm.models import SDR
 from dspnet_mm.randomness import preserved_random_state
 
@@ -27,9 +30,10 @@ class ClusterHook(Hook):
     By the features of the unified target network of :class:`SDR`, in the
     first process, before the first epoch in which
     :class:`ClusterBatchSampler` takes a level of the tree. The list is
-    ``clusters.csv`` in the work directory, unless the sampler's ``clusters``
-    names another one, which is checked before the training begins. A run
-    that is resumed has to find the list that it began with.
+    ``clusters.csv`` in the work directory, with a picture of some clusters,
+    ``clusters.png``, unless the sampler's ``clusters`` names another one,
+    which is checked before the training begins. A run that is resumed has to
+    find the list that it began with.
 
     Args:
         balanced (bool): Make clusters of one size, see :func:`cluster_tree`.
@@ -118,6 +122,12 @@ class ClusterHook(Hook):
         runner.message_hub.update_info(_DIGEST, sha256_of(sampler.clusters))
         for left in (path, f'{path}.json'):
             os.remove(left)
-        runner.logger.info('%d clusters of %d images: %s',
-                           sampler.num_clusters, len(clusters),
-                           sampler.clusters)
+        picture = os.path.join(runner.work_dir, 'clusters.png')
+        with whole_file(picture) as path:
+            draw_clusters(dataset, clusters, runner.seed).savefig(
+                path, format='png', dpi=100)
+        sizes = np.bincount(clusters)
+        runner.logger.info(
+            '%d clusters of %d images, the smallest of %d, the largest of %d: '
+            '%s; some of them: %s', sampler.num_clusters, len(clusters),
+            sizes.min(), sizes.max(), sampler.clusters, picture)
