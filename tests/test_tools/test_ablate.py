@@ -62,7 +62,8 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     # The real thing, for some iterations.
     budget = comparison.Budget(4, 64, None, 4, (), (), 128)
     with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
-            mock.patch.object(sys, 'argv', argv):
+            mock.patch.object(sys, 'argv', argv), \
+            mock.patch.object(benchmark('trials'), 'COST_RUNS', 1):
         ablate.main()
     reports = [
         json.loads(
@@ -75,11 +76,11 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
         assert report['rows'][0]['knn_gain'] == dict(
             mean=report['figures']['knn_gain_mean'],
             se=report['figures']['knn_gain_mean_se'])
-        subnets = report['subnets']
+        subnets = {row['subnet']: row for row in report['subnets']}
         assert [*subnets] == ['large', 'medium', 'small', 'tiny']
         for key, names in (('gain', [*subnets]), ('smaller', [*subnets][1:])):
             assert report['rows'][0][f'linear_{key}']['mean'] == pytest.approx(
-                mean(subnets[name]['linear']['mean'] for name in names))
+                mean(subnets[name]['linear_gain']['mean'] for name in names))
         shipped.append(report['by_seed']['shipped'])
     assert shipped[0] == shipped[1]
     accuracies = [[of_seed['accuracies'] for of_seed in trained]
@@ -90,7 +91,10 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
     assert reports[0]['options']['model.sampler']['phases'][0]['until'] == 0.5
     everything = json.loads(
         (tmp_path / 'ablation_quick_digits.json').read_text())
-    assert everything['rows'] == [report['rows'][0] for report in reports]
+    for part in ('rows', 'subnets'):
+        assert everything[part] == [
+            row for report in reports for row in report[part]
+        ]
 
 
 def test_an_idea_of_another_method_is_refused():

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import accumulate, chain
 from math import log
 from statistics import mean, stdev
 from types import SimpleNamespace
@@ -31,30 +32,35 @@ def benchmark():
         yield importlib.import_module
 
 
-def outcome(benchmark, accuracies, seconds):
+def outcome(benchmark, accuracies):
     """One in which all metrics are equal."""
     metrics = benchmark('trials').METRICS
     return benchmark('once_vs_one_by_one').Outcome(
         {
             name: dict.fromkeys(metrics, value)
             for name, value in accuracies.items()
-        },
-        [dict(seconds=value, without_loading=value / 2) for value in seconds],
-        [dict(torch='2.0.1')] * len(seconds))
+        }, [dict(torch='2.0.1')])
+
+
+def costs(*seconds):
+    return [
+        dict(seconds=value, without_loading=value**0.5) for value in seconds
+    ]
 
 
 def test_the_figures_are_paired_by_seed(benchmark):
     ours = [
-        outcome(benchmark, dict(large=0.6, tiny=0.5), [30]),
-        outcome(benchmark, dict(large=0.7, tiny=0.4), [32]),
-        outcome(benchmark, dict(large=0.5, tiny=0.6), [28]),
+        outcome(benchmark, dict(large=0.6, tiny=0.5)),
+        outcome(benchmark, dict(large=0.7, tiny=0.4)),
+        outcome(benchmark, dict(large=0.5, tiny=0.6)),
     ]
     theirs = [
-        outcome(benchmark, dict(large=0.61, tiny=0.45), [40, 20]),
-        outcome(benchmark, dict(large=0.68, tiny=0.38), [42, 20]),
-        outcome(benchmark, dict(large=0.53, tiny=0.55), [38, 20]),
+        outcome(benchmark, dict(large=0.61, tiny=0.45)),
+        outcome(benchmark, dict(large=0.68, tiny=0.38)),
+        outcome(benchmark, dict(large=0.53, tiny=0.55)),
     ]
-    figures = benchmark('once_vs_one_by_one').figures_of(ours, theirs)
+    figures = benchmark('once_vs_one_by_one').figures_of(
+        ours, theirs, costs(9), costs(16, 4))
     by_seed = [0.02, 0.02, 0.01]
     assert figures['knn_gain_mean'] == pytest.approx(mean(by_seed))
     assert figures['knn_gain_mean_se'] == pytest.approx(
@@ -69,14 +75,15 @@ def test_the_figures_are_paired_by_seed(benchmark):
     assert figures['linear_gain_smaller_se'] == pytest.approx(
         stdev(of_tiny) / 3**0.5)
     assert figures['knn_error_ratio'] == pytest.approx(2.7 / 2.8)
-    assert figures['cost_ratio'] == pytest.approx(90 / 180)
+    assert figures['cost_ratio'] == pytest.approx(9 / 20)
+    assert figures['cost_ratio_without_loading'] == pytest.approx(3 / 6)
 
 
 def test_what_theirs_lacks_is_left_out(benchmark):
-    ours = [outcome(benchmark, dict(large=0.1, tiny=0.5), [1])] * 2
-    theirs = [outcome(benchmark, dict(tiny=0.4), [1])] * 2
+    ours = [outcome(benchmark, dict(large=0.1, tiny=0.5))] * 2
+    theirs = [outcome(benchmark, dict(tiny=0.4))] * 2
     comparison = benchmark('once_vs_one_by_one')
-    figures = comparison.figures_of(ours, theirs)
+    figures = comparison.figures_of(ours, theirs, costs(1), costs(1))
     for kind in ('mean', 'smaller', 'worst'):
         assert figures[f'knn_gain_{kind}'] == pytest.approx(0.1)
     assert figures['knn_error_ratio'] == pytest.approx(0.5 / 0.6)
@@ -174,7 +181,9 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     budget = module.Budget(
         1, 64, None, 4, (0.03, ), (0.9, 0.99), 128, setting_seeds=(2, ))
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
-            mock.patch.object(sys, 'argv', argv):
+            mock.patch.object(sys, 'argv', argv), \
+            mock.patch.object(module, 'COST_EPOCHS', 1), \
+            mock.patch.object(benchmark('trials'), 'COST_RUNS', 2):
         module.main()
         report_path = out / 'once_vs_one_by_one_quick_digits4.json'
         first = json.loads(report_path.read_text())
@@ -191,7 +200,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     # on the two seeds that are not reported.
     assert len(times) == 2 * 8 + 2 * 2 * (1 + 4)
     # Settings are chosen on frozen features alone.
-    for path in out.glob('trainings/*/result.json'):
+    for path in out.glob('trainings/digits-*/result.json'):
         for accuracies in json.loads(path.read_text())['accuracies'].values():
             assert ('finetuned_1' in accuracies) == ('seed1000'
                                                      not in path.parent.name)
@@ -212,6 +221,21 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
         assert setting == dict(best=dict(rate=0.03, momentum=None), tried=[])
     assert len(first['rows']) == 4 + 4 + 3
     assert first['seeds'] == [0, 1]
+    # Costs are those of trainings on purpose, which leave nothing else.
+    kept, = out.glob('trainings/costs-*')
+    assert os.listdir(kept) == ['result.json']
+    runs = json.loads((kept / 'result.json').read_text())['runs']
+    assert [[len(stage) for stage in run] for run in runs] == 2 * [[5, 3]]
+    of_all = [
+        mean(costs)
+        for costs in zip(*([cost['seconds'] for cost in chain(*run)]
+                           for run in runs))
+    ]
+    assert first['costs'] == pytest.approx(
+        dict(
+            dspnet=of_all[:1] * 4,
+            byol=[*accumulate(of_all[1:5])],
+            seed=[*accumulate([of_all[1], *of_all[5:]])]))
     assert 0 < first['figures']['cost_ratio'] < 2
     assert first['figures']['cost_ratio'] != \
         first['figures']['cost_ratio_without_loading']
@@ -252,19 +276,23 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     student, = out.glob('trainings/digits-seed-seed0-lr0.03-tiny-*')
     shutil.rmtree(student)
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
-            mock.patch.object(sys, 'argv', argv):
+            mock.patch.object(sys, 'argv', argv), \
+            mock.patch.object(module, 'COST_EPOCHS', 1):
         module.main()
-    assert json.loads(report_path.read_text())['rows'] == first['rows']
+    assert json.loads(report_path.read_text()) == first
     # More networks, with the settings of these: BYOL's of the other four and
     # DSPNet's are to be trained, for two seeds.
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', [
-                *argv, '--dns', '8', '--no-seed']):
+                *argv, '--dns', '8', '--no-seed']), \
+            mock.patch.object(benchmark('trials'), 'COST_RUNS', 1):
         module.main()
     assert len([*out.glob('trainings/*/*.pth')]) == 36 + 2 * (1 + 5)
     report_path = out / 'once_vs_one_by_one_quick_digits8.json'
     more = json.loads(report_path.read_text())
     assert len(more['rows']) == 8 + 8
+    # What costs are measured by has its own number of epochs.
+    assert more['cost_epochs'] == module.COST_EPOCHS == 2
     assert more['settings'] == {
         way: settings[way]
         for way in ('dspnet', 'byol')
@@ -361,7 +389,8 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
         str(tmp_path)
     ]
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
-            mock.patch.object(sys, 'argv', argv):
+            mock.patch.object(sys, 'argv', argv), \
+            mock.patch.object(benchmark('trials'), 'COST_RUNS', 1):
         module.main()
     report = json.loads(
         (tmp_path /
@@ -375,7 +404,19 @@ def test_slimclr_is_compared_with_what_it_builds_on(benchmark, method,
     for probes, row in zip(report['probes'], supernets):
         assert probes['subnet'] == row['subnet']
         assert probes['linear'] == row['linear']
-        assert {'linear_slimmable', 'linear_switchable'} < set(probes)
+        assert probes['switchable_gain']['mean'] == pytest.approx(
+            probes['linear_switchable']['mean'] -
+            probes['linear_slimmable']['mean'])
+        # Paired by seed.
+        accuracies = [
+            outcome['accuracies'][row['subnet']]
+            for outcome in report['by_seed'][method]
+        ]
+        one, other = (
+            each['linear_switchable'] - each['linear_slimmable']
+            for each in accuracies)
+        assert probes['switchable_gain']['se'] == pytest.approx(
+            abs(one - other) / 2)
 
 
 def test_both_sides_have_as_many_keys(benchmark):

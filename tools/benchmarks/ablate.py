@@ -4,7 +4,7 @@
 
 Each idea is the shipped config and what it changes. It is compared with the
 config as it is, on the same seeds, learning rate and momentum, and has a JSON
-of its own.
+of its own. The desired networks are those of DSPNet's config, for all methods.
 """
 import argparse
 import json
@@ -14,10 +14,12 @@ import sys
 from typing import Any, Dict, List, NamedTuple
 
 from methods import read, trained_on
-from once_vs_one_by_one import (SUPERNET, Outcome, Setting, Sides,
-                                check_earlier, figures_of, gains_by_network,
-                                parse_args, report_name, run_all)
-from trials import METRICS, report_stem, trained_with, workers
+from once_vs_one_by_one import (OWN_DNS, SUPERNET, Costs, Outcome, Setting,
+                                Sides, check_earlier, figures_of,
+                                gains_by_network, parse_args, report_name,
+                                run_all)
+from trials import (COST_EPOCHS, METRICS, Job, measure_costs, report_stem,
+                    trained_with, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -250,9 +252,17 @@ IDEAS = {
 }
 
 
-def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
-    """What an idea changes: in the mean, by network, and by seed."""
-    figures = figures_of(ours, theirs)
+def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome],
+              costs: Costs) -> dict:
+    """What an idea changes: in the mean, by network, and by seed.
+
+    Args:
+        idea (Idea): The idea.
+        ours (list[Outcome]): Its outcomes, by seed.
+        theirs (list[Outcome]): Those of the config as it is.
+        costs (list[dict]): What a training of each costs.
+    """
+    figures = figures_of(ours, theirs, costs[:1], costs[1:])
     row: Dict[str, Any] = dict(idea=idea.text)
     for key, kind in (('gain', 'mean'), ('smaller', 'smaller')):
         for metric in METRICS:
@@ -262,7 +272,15 @@ def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome]) -> dict:
     row['cost_ratio'] = figures['cost_ratio']
     return dict(
         rows=[row],
-        subnets=gains_by_network(ours, theirs),
+        subnets=[
+            dict(
+                idea=idea.text,
+                subnet=name,
+                **{
+                    f'{metric}_gain': gain
+                    for metric, gain in gains.items()
+                }) for name, gains in gains_by_network(ours, theirs).items()
+        ],
         options=idea.options,
         figures=figures,
         by_seed=dict(
@@ -311,12 +329,17 @@ def main() -> None:
         if name not in ideas:
             raise InputError(f'--ideas {name} does not exist for '
                              f'{args.method}: choose from {", ".join(ideas)}')
-    stem = report_stem(args, 'ablation', report_name(args))
+    networks = '' if args.dns == OWN_DNS else args.dns
+    stem = report_stem(args, 'ablation', f'{report_name(args)}{networks}')
     check_writable(f'{stem}.json')
     for path in (f'{stem}.json', *(f'{stem}_{name}.json'
                                    for name in args.ideas)):
         check_earlier(path, args.data)
-    shipped = Sides(args, args.method)
+    changes = [{}, *(ideas[name].options for name in args.ideas)]
+    compared, briefly = ([
+        Sides(args, args.method, options, epochs=epochs) for options in changes
+    ] for epochs in (None, COST_EPOCHS))
+    shipped = compared[0]
     setting = Setting(shipped.cfg.optim_wrapper.optimizer.lr)
     if args.settings:
         setting = chosen(args, shipped)
@@ -325,26 +348,29 @@ def main() -> None:
         budget=shipped.budget._asdict(),
         seeds=args.seeds,
         command=shlex.join(['python', NAME, *sys.argv[1:]]))
-    compared = [
-        shipped,
-        *(Sides(args, args.method, ideas[name].options) for name in args.ideas)
-    ]
+
+    def job(sides: Sides, seed: int) -> Job:
+        return sides.job(args.method, SUPERNET, setting, seed)
+
     with workers(args.processes) as pool:
-        outcomes = run_all([[sides.job(args.method, SUPERNET, setting, seed)]
-                            for sides in compared
+        outcomes = run_all([[job(sides, seed)] for sides in compared
                             for seed in args.seeds], shipped.folder, pool)
+        (cost, *costs), = measure_costs(
+            [[job(sides, args.seeds[0]) for sides in briefly]], shipped.folder,
+            pool)
     about['versions'] = trained_with(
         [each for outcome in outcomes for each in outcome.versions])
     theirs, *by_idea = [
         outcomes[begin:begin + len(args.seeds)]
         for begin in range(0, len(outcomes), len(args.seeds))
     ]
-    rows: List[dict] = []
-    for name, ours in zip(args.ideas, by_idea):
-        report = report_of(ideas[name], ours, theirs)
+    everything: Dict[str, List[dict]] = dict(rows=[], subnets=[])
+    for name, ours, of_idea in zip(args.ideas, by_idea, costs):
+        report = report_of(ideas[name], ours, theirs, [of_idea, cost])
         write_json(f'{stem}_{name}.json', dict(report, **about))
-        rows += report['rows']
-    write_json(f'{stem}.json', dict(rows=rows, **about))
+        for part, rows in everything.items():
+            rows += report[part]
+    write_json(f'{stem}.json', dict(everything, **about))
     titles = [('gain', ''), ('smaller', ', smaller networks')]
     print(
         markdown_table(('idea', *(f'{METRICS[metric]}{title}'
@@ -353,7 +379,8 @@ def main() -> None:
                        [(row['idea'], *(percent(row[f'{metric}_{key}'], '+')
                                         for key, _ in titles
                                         for metric in ('knn', 'linear')),
-                         f'{row["cost_ratio"]:.2f}') for row in rows]))
+                         f'{row["cost_ratio"]:.2f}')
+                        for row in everything['rows']]))
     print(f'gains over the shipped config, in points: {stem}.json, and a file '
           'for each idea')
 

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import sys
-from statistics import mean
 from typing import Dict, Iterable, List, Sequence, Tuple
 
 from dspnet_mm.cli import markdown_table, run
@@ -19,7 +18,7 @@ from dspnet_mm.versions import versions
 NAME = 'tools/benchmarks/methods.py'
 
 # What tells reports of once_vs_one_by_one.py, and those of any comparison.
-OF_WAYS = ('by_seed', 'figures', 'settings', 'budget', 'command')
+OF_WAYS = ('by_seed', 'costs', 'figures', 'settings', 'budget', 'command')
 OF_ANY = ('budget', 'command')
 
 
@@ -94,9 +93,9 @@ def common_seeds(reports: Iterable[dict]) -> List[int]:
 def rows_of(reports: List[dict]) -> List[dict]:
     """A row for each network of each way to train, each way once.
 
-    All rows are of the same seeds. Costs are parts of what all networks cost
-    that are trained one by one, by what the method builds on, ``cost_of``, and
-    the mean seconds of a seed.
+    All rows are of the same seeds. Costs are the seconds of one, and parts of
+    what all networks cost that are trained one by one, by what the method
+    builds on, ``cost_of``.
     """
     seeds = common_seeds(reports)
     rows: List[dict] = []
@@ -107,13 +106,7 @@ def rows_of(reports: List[dict]) -> List[dict]:
             way: [of_seeds[report['seeds'].index(seed)] for seed in seeds]
             for way, of_seeds in report['by_seed'].items()
         }
-        seconds = {
-            way:
-            mean(
-                sum(cost['seconds'] for cost in each['costs'])
-                for each in of_seeds)
-            for way, of_seeds in by_way.items()
-        }
+        seconds = {way: costs[-1] for way, costs in report['costs'].items()}
         known = {row['method'] for row in rows}
         rows += [
             dict(

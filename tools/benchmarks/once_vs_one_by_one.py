@@ -30,10 +30,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
-from trials import (METRICS, SECONDS, TRAININGS, Data, Job, Setting,
-                    add_trial_options, check_trial_options, choose_setting,
-                    report_stem, restore, run_groups, say, setting_seeds,
-                    trained_with, workers)
+from trials import (COST_EPOCHS, METRICS, SECONDS, TRAININGS, Data, Job,
+                    Setting, add_trial_options, check_trial_options,
+                    choose_setting, measure_costs, report_stem, restore,
+                    run_groups, say, setting_seeds, trained_with, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -162,6 +162,8 @@ class Sides:
         options (dict, optional): Changes to the supernet's config.
         dns (int, optional): How many desired networks, the same for all
             methods. Defaults to ``args.dns``.
+        epochs (int, optional): How many epochs. Defaults to None, those of
+            the budget.
 
     Raises:
         InputError: If the data or their budget do not exist.
@@ -171,7 +173,8 @@ class Sides:
                  args: argparse.Namespace,
                  method: str = 'dspnet',
                  options: Optional[dict] = None,
-                 dns: Optional[int] = None) -> None:
+                 dns: Optional[int] = None,
+                 epochs: Optional[int] = None) -> None:
         kind = 'digits' if args.data == 'digits' else 'folder'
         budgets = BUDGETS[kind]
         if args.budget not in budgets:
@@ -180,6 +183,8 @@ class Sides:
         if kind == 'folder':
             class_folders(args.data)
         self.budget = budgets[args.budget]
+        if epochs is not None:
+            self.budget = self.budget._replace(epochs=epochs)
         self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
         self.place = args.data
         self.folder = os.path.join(args.out, 'trainings')
@@ -321,17 +326,18 @@ class Sides:
                                                 f'epoch_{epochs}.pth')))
 
 
+# ``seconds`` and ``without_loading`` of each of some trainings.
+Costs = List[Dict[str, float]]
+
+
 class Outcome(NamedTuple):
     """What a method gives for a seed.
 
     Args:
         accuracies (dict): By network and metric, in [0, 1].
-        costs (list[dict]): ``seconds`` and ``without_loading`` of each
-            training.
         versions (list[dict]): Of what trained, for each training.
     """
     accuracies: Dict[str, Dict[str, float]]
-    costs: List[Dict[str, float]]
     versions: List[Dict[str, str]]
 
     @classmethod
@@ -340,18 +346,11 @@ class Outcome(NamedTuple):
         accuracies: Dict[str, Dict[str, float]] = {}
         for result in results:
             accuracies.update(result['accuracies'])
-        return cls(
-            accuracies,
-            *([result[key] for result in results]
-              for key in ('cost', 'versions')))
+        return cls(accuracies, [result['versions'] for result in results])
 
     def as_json(self) -> dict:
         """What reports say of each seed."""
-        return dict(accuracies=self.accuracies, costs=self.costs)
-
-    def cost(self, key: str) -> float:
-        """The cost of all trainings."""
-        return sum(cost[key] for cost in self.costs)
+        return dict(accuracies=self.accuracies)
 
     def mean(self, *metrics: str) -> float:
         """The mean accuracy over networks and metrics."""
@@ -365,6 +364,43 @@ def run_all(groups: Sequence[List[Job]], folder: str,
     return [
         Outcome.of(results) for results in run_groups(groups, folder, pool)
     ]
+
+
+def costs_of(sides: Sides, brief: Sides, ways: Sequence[str], seed: int,
+             pool: ProcessPoolExecutor) -> Dict[str, Costs]:
+    """What each way's trainings cost, in seconds; see :func:`measure_costs`.
+
+    Args:
+        sides (Sides): What costs are wanted of.
+        brief (Sides): The same of fewer epochs.
+        ways (Sequence[str]): The ways, of which SEED needs BYOL's largest.
+        seed (int): That of the measured trainings.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+
+    Returns:
+        dict: By way, of each training; SEED's begin with its teacher's.
+    """
+    brief.best = sides.best
+    times = sides.cfg.train_cfg.max_epochs / brief.cfg.train_cfg.max_epochs
+    jobs = {way: brief.jobs(way, seed) for way in ways}
+    stages = [[job for way in ways if way != 'seed' for job in jobs[way]],
+              jobs.get('seed', [])]
+    measured = chain(*measure_costs(stages, sides.folder, pool))
+    costs = {
+        way: [{
+            key: times * value
+            for key, value in next(measured).items()
+        } for _ in jobs[way]]
+        for way in sorted(ways, key=lambda way: way == 'seed')
+    }
+    if 'seed' in costs:
+        costs['seed'].insert(0, costs['byol'][0])
+    return costs
+
+
+def total(costs: Costs, key: str) -> float:
+    """What all trainings cost."""
+    return sum(cost[key] for cost in costs)
 
 
 def error(outcomes: List[Outcome], metric: str, names: Iterable[str]) -> float:
@@ -395,10 +431,11 @@ def gains_by_network(
     }
 
 
-def figures_of(ours: List[Outcome], theirs: List[Outcome]) -> Dict[str, float]:
+def figures_of(ours: List[Outcome], theirs: List[Outcome], our_costs: Costs,
+               their_costs: Costs) -> Dict[str, float]:
     """What the comparison comes to, over the networks that theirs has.
 
-    Both lists go by the same seeds.
+    Both lists go by the same seeds; costs are those of one.
     """
     gains = gains_by_network(ours, theirs)
     # The first is the supernet, whose gain may be the others' loss.
@@ -415,8 +452,7 @@ def figures_of(ours: List[Outcome], theirs: List[Outcome]) -> Dict[str, float]:
             theirs, metric, gains)
     for key, name in (('seconds', 'cost_ratio'),
                       ('without_loading', 'cost_ratio_without_loading')):
-        figures[name] = sum(one.cost(key) for one in ours) / sum(
-            other.cost(key) for other in theirs)
+        figures[name] = total(our_costs, key) / total(their_costs, key)
     return figures
 
 
@@ -458,37 +494,46 @@ def rows_of(outcomes: Dict[str, List[Outcome]],
 
 
 def probes_of(of_seeds: List[Outcome]) -> List[dict]:
-    """A row for each network: linear probes alone, and jointly."""
+    """A row for each network: linear probes alone, and jointly.
+
+    With what jointly one layer for each gains over one that is sliced, paired
+    by seed.
+    """
     kinds = ('linear', *(f'linear_{probe}' for probe in PROBES))
-    return [
-        dict(
-            subnet=name,
-            **{
-                kind:
-                mean_and_error(
-                    [each.accuracies[name][kind] for each in of_seeds])
-                for kind in kinds
-            }) for name in of_seeds[0].accuracies
-    ]
+    rows = []
+    for name in of_seeds[0].accuracies:
+        by_kind = {
+            kind: [each.accuracies[name][kind] for each in of_seeds]
+            for kind in kinds
+        }
+        gains = [
+            one - other for one, other in zip(by_kind['linear_switchable'],
+                                              by_kind['linear_slimmable'])
+        ]
+        rows.append(
+            dict(
+                subnet=name,
+                **{
+                    kind: mean_and_error(of)
+                    for kind, of in by_kind.items()
+                },
+                switchable_gain=mean_and_error(gains)))
+    return rows
 
 
-def cumulative_costs(
-        outcomes: Dict[str, List[Outcome]]) -> Dict[str, List[float]]:
-    """By way, the mean seconds for the first network, two of them, ...
+def cumulative_costs(costs: Dict[str, Costs]) -> Dict[str, List[float]]:
+    """By way, the seconds for the first network, two of them, ...
 
     The first way is the one on a supernet.
     """
-    costs = {}
-    for method, of_seeds in outcomes.items():
-        seconds = [
-            mean(cost['seconds'] for cost in training)
-            for training in zip(*(each.costs for each in of_seeds))
-        ]
-        costs[method] = list(accumulate(seconds))
+    seconds = {
+        way: list(accumulate(cost['seconds'] for cost in of_way))
+        for way, of_way in costs.items()
+    }
     # One training of the supernet gives them all.
-    method, alone, *_ = costs
-    costs[method] *= len(costs[alone])
-    return costs
+    method, alone, *_ = seconds
+    seconds[method] *= len(seconds[alone])
+    return seconds
 
 
 def table(report: dict) -> str:
@@ -612,18 +657,17 @@ def compare(args: argparse.Namespace, method: str,
             each.result()
     for way in last:
         train([way])
-    figures = figures_of(by_way[method], by_way[sides.alone])
-    if 'seed' in by_way:
-        # SEED's cost is its teacher's, too.
-        by_way['seed'] = [
-            seed._replace(costs=[byol.costs[0], *seed.costs])
-            for seed, byol in zip(by_way['seed'], by_way['byol'])
-        ]
-        against_seed = figures_of(by_way[method], by_way['seed'])
-        figures.update({
-            f'seed_{name}': value
-            for name, value in against_seed.items()
-        })
+    brief = Sides(args, method, dns=args.dns, epochs=COST_EPOCHS)
+    costs = costs_of(sides, brief, list(by_way), args.seeds[0], pool)
+    figures: Dict[str, float] = {}
+    for prefix, way in (('', sides.alone), ('seed_', 'seed')):
+        if way in by_way:
+            compared = figures_of(by_way[method], by_way[way], costs[method],
+                                  costs[way])
+            figures.update({
+                f'{prefix}{name}': value
+                for name, value in compared.items()
+            })
     report: Dict[str, List[dict]] = {
         'gains':
         gain_rows(by_way[method], {
@@ -638,7 +682,8 @@ def compare(args: argparse.Namespace, method: str,
         figures=figures,
         rows=rows_of(by_way, sides.family),
         seconds=SECONDS,
-        costs=cumulative_costs(by_way),
+        costs=cumulative_costs(costs),
+        cost_epochs=COST_EPOCHS,
         by_seed={
             way: [each.as_json() for each in of_seeds]
             for way, of_seeds in by_way.items()

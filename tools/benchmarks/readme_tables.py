@@ -64,6 +64,7 @@ COLUMNS = (
     ('linear', 'linear probe', accuracy),
     ('linear_switchable', 'jointly, one layer each', accuracy),
     ('linear_slimmable', 'jointly, one layer sliced', accuracy),
+    ('switchable_gain', 'one each over one sliced', gain),
     ('finetuned_1', '1 % of labels', accuracy),
     ('finetuned_10', '10 % of labels', accuracy),
     ('idea', 'idea', str),

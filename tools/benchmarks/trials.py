@@ -5,15 +5,16 @@ import hashlib
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain, product
-from statistics import mean
+from statistics import mean, median
 from threading import Lock, Thread
 from typing import (Any, Callable, Dict, Iterable, Iterator, List, NamedTuple,
                     Optional, Sequence, Tuple)
@@ -58,6 +59,9 @@ SECONDS = 'GPU seconds' if torch.cuda.is_available() else 'CPU seconds'
 TRAININGS = '{trainings}'
 Labelled = Tuple[torch.Tensor, np.ndarray]
 _RESTORES = Lock()
+# What they cost is measured by as many trainings of so many epochs each, in
+# which all phases have their part.
+COST_RUNS, COST_EPOCHS = 3, 2
 # Seeds from this one on are for the choice of settings alone.
 _SETTING_SEED = 10000
 
@@ -625,6 +629,55 @@ def run_jobs(jobs: List[Job], folder: str,
         for future in futures:
             future.cancel()
     return [future.result() for future in futures]
+
+
+def measure_costs(stages: Sequence[List[Job]], folder: str,
+                  pool: ProcessPoolExecutor) -> List[List[Dict[str, float]]]:
+    """What trainings cost, all measured in one run.
+
+    Their own seconds do not compare where some were done on another machine,
+    or beside other work.
+
+    Args:
+        stages (Sequence[list[Job]]): Short trainings; those that use files
+            of others come in a later stage.
+        folder (str): Where what is finished is kept: all of them together,
+            or nothing.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+
+    Returns:
+        list[list[dict]]: Of each training, see :attr:`CostHook.cost`; the
+        medians of ``COST_RUNS`` of it, which take turns.
+    """
+    names = repr([job.folder for job in chain(*stages)])
+    digest = hashlib.sha256(names.encode()).hexdigest()
+    folder = os.path.join(folder, f'costs-{digest[:12]}')
+
+    def run() -> List[List[Dict[str, float]]]:
+        place = os.path.join(folder, 'run')
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            return [
+                list(pool.map(partial(_cost_of, folder=place), jobs))
+                for jobs in stages
+            ]
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def work() -> dict:
+        say(f'costs: {sum(map(len, stages))} short trainings, '
+            f'{COST_RUNS} times')
+        return dict(runs=[run() for _ in range(COST_RUNS)])
+
+    runs = kept_result(folder, work)['runs']
+    return [[{
+        key: median(cost[key] for cost in costs)
+        for key in costs[0]
+    } for costs in zip(*stage)] for stage in zip(*runs)]
+
+
+def _cost_of(job: Job, folder: str) -> Dict[str, float]:
+    return train(job, os.path.join(folder, job.folder))[1]['cost']
 
 
 def run_groups(groups: Sequence[List[Job]], folder: str,
