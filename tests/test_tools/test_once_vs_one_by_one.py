@@ -170,6 +170,32 @@ def test_the_better_half_of_settings_is_tried_on_more_seeds(benchmark):
         assert each['accuracy'] == pytest.approx(mean(each['by_seed']))
 
 
+@pytest.mark.parametrize('optimum, tried, best', [
+    (0.015, [0.015, 0.03, 0.06, 0.0075], 0.015),
+    (0.03, [0.03, 0.06, 0.015], 0.03),
+    (0.12, [0.03, 0.06, 0.12, 0.24], 0.12),
+])
+def test_rates_beyond_the_list_are_tried_while_they_are_better(
+        benchmark, optimum, tried, best):
+
+    def accuracies(settings, seeds):
+        assert seeds == [10000, 10001]
+        return [[
+            1 - abs(log(setting.rate / optimum)) - setting.momentum / 10
+            for _ in seeds
+        ] for setting in settings]
+
+    choose = benchmark('trials').choose_setting
+    chosen, outcomes = choose('', accuracies, (0.03, 0.06), (0.9, 0.99), (2, ),
+                              widen=True)
+    assert chosen == (best, 0.9)
+    assert [(each['rate'], each['momentum']) for each in outcomes
+            ] == [(rate, momentum) for rate in sorted(tried)
+                  for momentum in (0.9, 0.99)]
+    chosen, outcomes = choose('', accuracies, (0.03, 0.06), (0.9, 0.99), (2, ))
+    assert len(outcomes) == 4
+
+
 def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     module = benchmark('once_vs_one_by_one')
     out = tmp_path / 'out'

@@ -72,6 +72,8 @@ class Budget(NamedTuple):
     keys: Optional[int] = None
     # How many seeds all settings are tried on, the better half of them, ...
     setting_seeds: Tuple[int, ...] = (1, )
+    # Whether rates beyond these are tried where the best is at an end.
+    widen: bool = False
 
 
 BUDGETS = dict(
@@ -89,10 +91,22 @@ BUDGETS = dict(
     # networks learn far more in them.
     folder=dict(
         quick=Budget(10, 5000, 64, 8, (0.06, 0.12), (), 4096, 1024),
-        full=Budget(30, 5000, 64, None, (0.06, 0.12, 0.24), (0.9, 0.99), 4096,
-                    1024),
-        gpu=Budget(None, None, None, None, (0.06, 0.12, 0.24),
-                   (0.97, 0.99, 0.996), 32768)))
+        # A training takes long, and what is best differs by network.
+        full=Budget(
+            30,
+            5000,
+            64,
+            None, (0.06, 0.12), (0.9, 0.99),
+            4096,
+            1024,
+            widen=True),
+        gpu=Budget(
+            None,
+            None,
+            None,
+            None, (0.06, 0.12), (0.97, 0.99, 0.996),
+            32768,
+            widen=True)))
 # What networks that are trained together are called where each has settings.
 SUPERNET = 'supernet'
 # So many desired networks the config has.
@@ -601,7 +615,7 @@ def choose(sides: Sides, way: str, network: str,
     momenta = () if way == 'seed' else sides.budget.momenta
     return choose_setting(f'{METHODS[way]}, {network}', accuracies,
                           sides.budget.rates, momenta,
-                          sides.budget.setting_seeds)
+                          sides.budget.setting_seeds, sides.budget.widen)
 
 
 def compare(args: argparse.Namespace, method: str,

@@ -732,8 +732,10 @@ def _strings(value: Any) -> Iterator[str]:
 
 def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
                                                    List[List[float]]],
-                   rates: Sequence[float], momenta: Sequence[float],
-                   numbers: Sequence[int]) -> Tuple[Setting, List[dict]]:
+                   rates: Sequence[float],
+                   momenta: Sequence[float],
+                   numbers: Sequence[int],
+                   widen: bool = False) -> Tuple[Setting, List[dict]]:
     """The best learning rate and momentum, by successive halving.
 
     Each rate is tried with each momentum on few seeds, and the better half of
@@ -750,6 +752,10 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
             as the config says.
         numbers (Sequence[int]): Of seeds that all are tried on, half of them,
             and so on, while there is a choice.
+        widen (bool): Where the best rate is the lowest or the highest, try
+            half or twice of it with each momentum on as many seeds as the
+            best, and go on while that is better: a list that ends too early
+            would hold back what needs more. Defaults to False.
 
     Returns:
         tuple[Setting, list[dict]]: The best, and all that were tried, each
@@ -772,6 +778,16 @@ def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
         best, left = left[0], left[:math.ceil(len(left) / 2)]
         if len(left) == 1:
             break
+    ends = {min(rates): 0.5, max(rates): 2}
+    while widen and best.rate in ends:
+        factor = ends[best.rate]
+        further = best.rate * factor
+        settings = [Setting(further, each) for each in momenta or [None]]
+        say(f'{name}: {best} is at the end of the list, trying {further:g}')
+        seeds = setting_seeds(len(tried[best]))
+        tried.update(zip(settings, accuracies(settings, seeds)))
+        ends = {further: factor}
+        best = max([best, *settings], key=lambda each: mean(tried[each]))
     say(f'{name}: {best}')
     return best, [
         dict(setting._asdict(), accuracy=mean(by_seed), by_seed=by_seed)
