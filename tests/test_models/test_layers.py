@@ -35,6 +35,24 @@ def test_a_convolution_computes_with_its_slice_and_trains_nothing_else():
     assert layer.bias.grad[3:].abs().max() == 0
 
 
+def test_a_strided_convolution_of_few_channels_survives_channels_last():
+    """PyTorch's own ends the process on some CPUs."""
+    torch.manual_seed(0)
+    layer = SlimmableConv2d(8, 8, 1, stride=2)
+    layer.set_active(4, 8)
+    inputs = torch.rand(8, 4, 15, 16)
+    grads = []
+    for form in (torch.contiguous_format, torch.channels_last):
+        layer.to(memory_format=form).zero_grad()
+        for _ in range(20):
+            given = inputs.to(memory_format=form).requires_grad_()
+            output = layer(given)
+            output.square().sum().backward()
+        grads.append((output, given.grad, layer.weight.grad / 20))
+    for one, other in zip(*grads):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_linear_layer_computes_with_its_slice_and_trains_nothing_else():
     layer = SlimmableLinear(6, 8, bias=False)
     layer.set_active(4, 3)

@@ -186,12 +186,12 @@ def test_rates_beyond_the_list_are_tried_while_they_are_better(
         ] for setting in settings]
 
     choose = benchmark('trials').choose_setting
-    chosen, outcomes = choose('', accuracies, (0.03, 0.06), (0.9, 0.99), (2, ),
-                              widen=True)
+    chosen, outcomes = choose(
+        '', accuracies, (0.03, 0.06), (0.9, 0.99), (2, ), widen=True)
     assert chosen == (best, 0.9)
-    assert [(each['rate'], each['momentum']) for each in outcomes
-            ] == [(rate, momentum) for rate in sorted(tried)
-                  for momentum in (0.9, 0.99)]
+    assert [(each['rate'], each['momentum']) for each in outcomes] == [
+        (rate, momentum) for rate in sorted(tried) for momentum in (0.9, 0.99)
+    ]
     chosen, outcomes = choose('', accuracies, (0.03, 0.06), (0.9, 0.99), (2, ))
     assert len(outcomes) == 4
 

@@ -730,8 +730,9 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(each)
 
 
-def choose_setting(name: str, accuracies: Callable[[List[Setting], List[int]],
-                                                   List[List[float]]],
+def choose_setting(name: str,
+                   accuracies: Callable[[List[Setting], List[int]],
+                                        List[List[float]]],
                    rates: Sequence[float],
                    momenta: Sequence[float],
                    numbers: Sequence[int],
