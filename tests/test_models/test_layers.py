@@ -45,7 +45,7 @@ def test_a_strided_convolution_of_few_channels_survives_channels_last():
     for form in (torch.contiguous_format, torch.channels_last):
         layer.to(memory_format=form).zero_grad()
         for _ in range(20):
-            given = inputs.to(memory_format=form).requires_grad_()
+            given = inputs.clone(memory_format=form).requires_grad_()
             output = layer(given)
             output.square().sum().backward()
         grads.append((output, given.grad, layer.weight.grad / 20))
