@@ -11,15 +11,15 @@ import json
 import os
 import shlex
 import sys
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List
 
 from methods import read, trained_on
 from once_vs_one_by_one import (OWN_DNS, SUPERNET, Costs, Outcome, Setting,
                                 Sides, check_earlier, figures_of,
                                 gains_by_network, parse_args, report_name,
                                 run_all)
-from trials import (COST_EPOCHS, METRICS, Job, measure_costs, report_stem,
-                    trained_with, workers)
+from trials import (COST_EPOCHS, METRICS, Idea, Job, measure_costs,
+                    report_stem, trained_with, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -28,12 +28,6 @@ from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.means import percent
 
 NAME = 'tools/benchmarks/ablate.py'
-
-
-class Idea(NamedTuple):
-    """What is changed in the config, and what that is."""
-    text: str
-    options: Dict[str, Any]
 
 
 def sandwich(**kwargs) -> dict:

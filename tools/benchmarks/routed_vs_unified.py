@@ -37,7 +37,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from torch import nn
-from trials import (SECONDS, TRAININGS, Job, Setting, add_trial_options,
+from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
                     are_finite, check_trial_options, choose_setting, networks,
                     report_stem, restore, run_groups, run_jobs, say,
                     setting_seeds, trained_with, workers)
@@ -95,12 +95,6 @@ PARTS = {
 }
 
 
-class Alternative(NamedTuple):
-    """What is decided otherwise in SDR's config, and what that is."""
-    text: str
-    options: Dict[str, Any]
-
-
 def two_levels(*phases: dict) -> Dict[str, Any]:
     """Four clusters, of which pairs share the group of the last stage."""
     return {
@@ -115,32 +109,31 @@ def two_levels(*phases: dict) -> Dict[str, Any]:
 # Their networks are as large as SDR's.
 ALTERNATIVES = {
     'part-late':
-    Alternative(
+    Idea(
         'the sub-networks part at half of the training', {
             'train_dataloader.batch_sampler.phases':
             [dict(levels=0, until=0.5),
              dict(levels=1, until=1)]
         }),
     'two-levels':
-    Alternative(
+    Idea(
         'four sub-networks: two part first, and each of them again',
         two_levels(
             dict(levels=0, until=0.25), dict(levels=1, until=0.5),
             dict(levels=2, until=1))),
     'two-levels-at-once':
-    Alternative(
-        'four sub-networks, which all part at once',
-        two_levels(dict(levels=0, until=0.25), dict(levels=2, until=1))),
+    Idea('four sub-networks, which all part at once',
+         two_levels(dict(levels=0, until=0.25), dict(levels=2, until=1))),
     'share-more':
-    Alternative('three quarters of the channels are shared, not half', {
+    Idea('three quarters of the channels are shared, not half', {
         'model.family.base_channels': 12,
         'model.family.shared_channels': 6
     }),
     'balanced':
-    Alternative('clusters of one size', {'custom_hooks.1.balanced': True}),
+    Idea('clusters of one size', {'custom_hooks.1.balanced': True}),
     'distill-all':
-    Alternative("the whole target is the unified network's",
-                {'model.distillation_weight': 1.}),
+    Idea("the whole target is the unified network's",
+         {'model.distillation_weight': 1.}),
 }
 WORLDS = ('digits', 'vehicles', 'animals', 'cells')
 PHOTOGRAPHS, SHAPES = WORLDS[1:3], WORLDS[::3]
@@ -753,8 +746,8 @@ def main() -> None:
         choices=ALTERNATIVES,
         metavar='NAME',
         help='train SDR otherwise, too: ' +
-        '; '.join(f'{name}: {alternative.text}'
-                  for name, alternative in ALTERNATIVES.items()))
+        '; '.join(f'{name}: {idea.text}'
+                  for name, idea in ALTERNATIVES.items()))
     add_trial_options(parser)
     args = parser.parse_args()
     check_trial_options(args)

@@ -133,6 +133,12 @@ def is_reported(seed: int) -> bool:
     return seed < _SETTING_SEED
 
 
+class Idea(NamedTuple):
+    """What is changed in a config, and what that is."""
+    text: str
+    options: Dict[str, Any]
+
+
 class Setting(NamedTuple):
     """What is chosen for each way of training.
 

@@ -28,8 +28,9 @@ class SlimmableConv2d(SlimmableWeight, nn.Conv2d):
     def _crashes(self, inputs: torch.Tensor) -> bool:
         """Whether the backward pass may end the process.
 
-        That of PyTorch 2.0.1 does for strided convolutions of 1x1 kernels and
-        few channels in the channels-last format, on CPUs with AVX2 alone.
+        That of PyTorch 2.0.1 did for strided convolutions of 1x1 kernels and
+        few channels in the channels-last format, on a CPU with AVX2 and
+        without AVX-512.
         """
         return (inputs.device.type == 'cpu' and self.kernel_size == (1, 1)
                 and self.stride != (1, 1) and self.padding == (0, 0)
