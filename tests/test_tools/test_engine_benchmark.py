@@ -47,7 +47,14 @@ def test_parts_are_measured_anew_one_by_one(tmp_path):
     old, new = (
         report['measurements']['activation_ms'] for report in (first, second))
     assert old['samples_ms'] != new['samples_ms']
-    assert done.stdout.count('| no ') == 1
+    # What activation takes is this machine's matter, whether within its bound
+    # or not.
+    met = {
+        row[1].strip(): row[4].strip()
+        for row in (line.split('|') for line in done.stdout.splitlines())
+        if len(row) > 4
+    }
+    assert met['reductions_per_step'] == 'no' and 'activation_ms' in met
 
     first['versions']['torch'] = '0.4.1'
     path.write_text(json.dumps(first))
