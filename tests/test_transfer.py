@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_tool, toolbox_models
+from conftest import ROOT, run_tool, toolbox_models, train_on_digits
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.hub import get_config
@@ -27,27 +27,42 @@ from dspnet_mm.slimming import load_plain
 # Two networks of one family, with the package that describes each: the
 # toolbox itself, or ours.
 NETWORKS = [('large', None), ('medium', 'dspnet_mm')]
+SLIMCLR_CONFIG = os.path.join(
+    ROOT, 'configs', 'slimclr',
+    'slimclr-mocov2_resnet18-small_1xb32-coslr-40e_digits.py')
 SIZE = 64
 # Left, top, right, bottom of what is to be found, in each image.
 BOXES = [[8, 8, 40, 40], [24, 16, 56, 48]]
 
 
-def export(trained, folder):
+def export(trained, folder, *names):
     assert run_tool('slim_export.py', trained.config, trained.checkpoint,
-                    '--out-dir', folder, '--subnet',
-                    *[name for name, _ in NETWORKS], '--calib-images',
+                    '--out-dir', folder, '--subnet', *names, '--calib-images',
                     8).returncode == 0
     return folder
 
 
 @pytest.fixture(scope='module')
 def exports(trained_imagenet_stem, tmp_path_factory):
-    return export(trained_imagenet_stem, tmp_path_factory.mktemp('exports'))
+    return export(trained_imagenet_stem, tmp_path_factory.mktemp('exports'),
+                  'large', 'medium')
 
 
 @pytest.fixture(scope='module')
 def small_stem_exports(trained, tmp_path_factory):
-    return export(trained, tmp_path_factory.mktemp('small_stem_exports'))
+    return export(trained, tmp_path_factory.mktemp('small_stem_exports'),
+                  'large', 'medium')
+
+
+@pytest.fixture(scope='module')
+def slimclr_exports(tmp_path_factory):
+    """Of another method, whose widths have batch norms of their own."""
+    trained = train_on_digits(
+        tmp_path_factory.mktemp('slimclr'),
+        config=SLIMCLR_CONFIG,
+        **{'model.family.stem': 'imagenet'})
+    return export(trained, tmp_path_factory.mktemp('slimclr_exports'),
+                  'width_0.50')
 
 
 def images():
@@ -96,6 +111,12 @@ def classification_samples():
     return [ClsDataSample().set_gt_label(label) for label in range(len(BOXES))]
 
 
+SAMPLES = dict(
+    mmcls=classification_samples,
+    mmdet=detection_samples,
+    mmseg=segmentation_samples)
+
+
 def check_training(toolbox, model_cfg, samples, exports, name, package):
     """Put an exported backbone into a toolbox's own model and train it."""
     torch.manual_seed(0)
@@ -134,9 +155,7 @@ def check_training(toolbox, model_cfg, samples, exports, name, package):
         assert not torch.equal(parameter, saved[key]), key
 
 
-@pytest.mark.needs('mmdet', 'mmcv.ops')
-@pytest.mark.parametrize('name, package', NETWORKS)
-def test_a_detector_trains(exports, name, package):
+def detector():
     model = get_config('mmdet::_base_/models/faster-rcnn_r50_fpn.py').model
     # Narrow, to be quick.
     model.neck.out_channels = 16
@@ -144,13 +163,10 @@ def test_a_detector_trains(exports, name, package):
     model.roi_head.bbox_roi_extractor.out_channels = 16
     model.roi_head.bbox_head.update(
         in_channels=16, fc_out_channels=32, num_classes=2)
-    samples = detection_samples()
-    check_training('mmdet', model, samples, exports, name, package)
+    return model
 
 
-@pytest.mark.needs('mmseg', 'mmcv.ops')
-@pytest.mark.parametrize('name, package', NETWORKS)
-def test_a_segmentor_trains(exports, name, package):
+def segmentor():
     model = get_config('mmseg::_base_/models/fpn_r50.py').model
     model.pretrained = None
     model.data_preprocessor.size = (SIZE, SIZE)
@@ -161,8 +177,23 @@ def test_a_segmentor_trains(exports, name, package):
         channels=16,
         num_classes=2,
         norm_cfg=dict(type='BN'))
-    samples = segmentation_samples()
-    check_training('mmseg', model, samples, exports, name, package)
+    return model
+
+
+@pytest.mark.parametrize('networks, name, package', [
+    *[('exports', *network) for network in NETWORKS],
+    ('slimclr_exports', 'width_0.50', None),
+])
+@pytest.mark.parametrize('toolbox, make', [
+    pytest.param(
+        'mmdet', detector, marks=pytest.mark.needs('mmdet', 'mmcv.ops')),
+    pytest.param(
+        'mmseg', segmentor, marks=pytest.mark.needs('mmseg', 'mmcv.ops')),
+])
+def test_a_toolboxs_own_model_trains(toolbox, make, networks, name, package,
+                                     request):
+    exports = request.getfixturevalue(networks)
+    check_training(toolbox, make(), SAMPLES[toolbox](), exports, name, package)
 
 
 # --- The configs -------------------------------------------------------------
@@ -172,10 +203,6 @@ CONFIGS = sorted(
     os.path.relpath(path, BENCHMARKS) for path in glob.glob(
         os.path.join(BENCHMARKS, '**', '*slimmed*.py'), recursive=True)
     if '_base_' not in path)
-SAMPLES = dict(
-    mmcls=classification_samples,
-    mmdet=detection_samples,
-    mmseg=segmentation_samples)
 
 
 def cases():

@@ -6,9 +6,10 @@ import glob
 import json
 import math
 import os
+import re
 import shlex
 import sys
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from matplotlib.figure import Figure
 
@@ -63,6 +64,24 @@ def read(work_dir: str) -> Curves:
         raise InputError(f'{work_dir} holds no gradients: train with '
                          "dict(type='GradientHook') among the hooks")
     return {name: sorted(curve.items()) for name, curve in curves.items()}
+
+
+def seed_of(work_dir: str) -> Optional[int]:
+    """A training's seed, by the config that MMEngine keeps beside the figures.
+
+    It is read as text: running what lies in a work directory is not needed.
+
+    Returns:
+        int, optional: None where no config is there, or one without a seed.
+    """
+    for path in glob.glob(
+            os.path.join(glob.escape(work_dir), '*', 'vis_data', 'config.py')):
+        with open(path) as file:
+            found = re.search(r'^randomness = dict\([^)]*\bseed=(\d+)',
+                              file.read(), re.MULTILINE)
+        if found:
+            return int(found[1])
+    return None
 
 
 def recorded(line: str) -> Tuple[int, Dict[str, float]]:
@@ -142,6 +161,10 @@ def main() -> None:
                 row for title, curves in rows.items()
                 for row in means(title, curves)
             ],
+            seeds={
+                os.path.basename(os.path.abspath(work_dir)): seed_of(work_dir)
+                for work_dir in args.work_dirs
+            },
             versions=versions(),
             command=shlex.join(['python', *sys.argv])))
     print(f'picture: {args.out}, means: {report}')

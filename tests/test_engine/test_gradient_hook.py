@@ -152,8 +152,10 @@ def test_a_run_records_them(tmp_path):
     assert done.returncode == 0, done.stderr
     height, width, _ = plt.imread(picture).shape
     assert width > 3 * height
+    report = json.loads(picture.with_suffix('.json').read_text())
     # Of two recorded iterations one is in the second half, without an error.
-    assert json.loads(picture.with_suffix('.json').read_text())['rows'] == []
+    assert report['rows'] == []
+    assert report['seeds'] == {tmp_path.name: cfg.randomness.seed}
 
 
 def test_means_are_of_the_second_half(tmp_path):
@@ -169,7 +171,9 @@ def test_means_are_of_the_second_half(tmp_path):
     done = run_tool('plot_gradients.py', tmp_path / 'run', '--out',
                     tmp_path / 'gradients.png')
     assert done.returncode == 0, done.stderr
-    row, = json.loads((tmp_path / 'gradients.json').read_text())['rows']
+    report = json.loads((tmp_path / 'gradients.json').read_text())
+    assert report['seeds'] == dict(run=None)
+    row, = report['rows']
     assert row == dict(
         training='run',
         figure='cosine_a_b',
