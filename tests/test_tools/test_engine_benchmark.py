@@ -83,9 +83,9 @@ def test_every_figure_is_measured(tmp_path):
     report, _ = measure(tmp_path / 'engine.json')
     assert list(report['figures']) == [
         'peak_memory_ratio_n3', 'peak_memory_ratio_n8', 'subnet_overhead_max',
-        'activation_ms', 'step_ratio_to_byol', 'pipeline_ratio_32',
-        'pipeline_ratio_224', 'reductions_per_step', 'kills_survived',
-        'routing_minutes'
+        'activation_ms', 'step_ratio_to_byol', 'gradient_hook_ratio',
+        'pipeline_ratio_32', 'pipeline_ratio_224', 'reductions_per_step',
+        'kills_survived', 'routing_minutes'
     ]
     assert all(value > 0 for value in report['figures'].values())
     parts = {
@@ -102,5 +102,5 @@ def test_the_results_are_of_the_whole_and_met():
     with open(RESULTS) as file:
         report = json.load(file)
     assert report['quick'] is False
-    assert len(report['figures']) == 10
+    assert len(report['figures']) == 11
     assert all(row['met'] for row in report['rows'])

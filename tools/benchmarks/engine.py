@@ -43,9 +43,11 @@ from views import makers, photographs
 
 from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.device import check_device
+from dspnet_mm.engine import GradientHook
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.models import DSPNet, activate
+from dspnet_mm.models.gradient_probe import GradientProbe
 from dspnet_mm.slimming import slim
 from dspnet_mm.versions import versions
 
@@ -317,6 +319,36 @@ def step_ratio_to_byol(options: Options) -> dict:
     return largest(parts)
 
 
+def gradient_hook_ratio(options: Options) -> dict:
+    """Steps with GradientHook at its own interval against those without.
+
+    From steps that it all looks at: what is more in them comes once in an
+    interval.
+    """
+    interval = GradientHook().interval
+    parts = {}
+    for config, batch in ((LARGE, 16), (SMALL, 64)):
+        cfg = read_config(config, options)
+        cfg.sampler = sandwich(3)
+        model = build(cfg, options)
+        step = stepper(model, cfg, batch, options)
+
+        def watched(model: DSPNet = model, step: Callable = step) -> None:
+            model.gradient_probe = GradientProbe(
+                list(model.backbone.parameters()),
+                model.family.label_of(model.family.full))
+            step()
+            model.gradient_probe.summary()
+            model.gradient_probe = None
+
+        name = f'{config}, batch {batch}'
+        measured = paired(watched, step, options)
+        value = 1 + (measured['value'] - 1) / interval
+        parts[name] = dict(measured, batch=batch, value=value)
+        progress(f'{name}: {value:.4f}')
+    return dict(largest(parts), interval=interval)
+
+
 def reduced_bytes(rank: int, folder: str, options: Options) -> List[List[int]]:
     """The sizes of all reductions in each of three steps of a process."""
     torch.set_num_threads(THREADS)
@@ -477,6 +509,10 @@ FIGURES = {
     'step_ratio_to_byol':
     Figure(step_ratio_to_byol, '<=', 1,
            "time of a step of the supernet alone / of MMSelfSup's BYOL"),
+    'gradient_hook_ratio':
+    Figure(
+        gradient_hook_ratio, '<=', 1.02,
+        'time of steps with GradientHook, every 50th looked at / without it'),
     'pipeline_ratio_32':
     Figure(
         partial(pipeline_ratio, config=SMALL), '>=', 2,
