@@ -105,12 +105,21 @@ def test_an_idea_of_another_method_is_refused():
     assert 'grow-30 does not exist for us3l: choose from' in done.stderr
 
 
+def test_what_reads_files_is_refused_for_digits():
+    done = run_tool(
+        os.path.join('benchmarks', 'ablate.py'), '--data', 'digits', '--ideas',
+        'per-image-views', '--out', 'nowhere')
+    assert done.returncode == 2
+    assert 'reads images from files' in done.stderr
+
+
 def test_a_report_of_other_data_is_not_replaced(tmp_path):
     for part in ('train', 'test'):
         for label in 'ab':
             (tmp_path / 'data100' / part / label).mkdir(parents=True)
     path = tmp_path / 'ablation_quick_data_zero-init.json'
-    report = dict(rows=[0], budget={}, command='python a.py --data data10')
+    report = dict(
+        rows=[0], budget={}, seeds=[0], command='python a.py --data data10')
     path.write_text(json.dumps(report))
     done = run_tool(
         os.path.join('benchmarks', 'ablate.py'), '--data',

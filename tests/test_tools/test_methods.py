@@ -55,17 +55,14 @@ def test_each_way_to_train_comes_once(report, tmp_path):
     total = {way: costs[-1] for way, costs in report['costs'].items()}
     for way in ('dspnet', 'seed'):
         assert costs[way] == pytest.approx(total[way] / total['byol'])
-    seconds = {row['method']: row['seconds'] for row in rows}
-    assert seconds['seed'] == pytest.approx(total['seed'])
     # Of the same seeds, whatever their order.
     for metric in ('knn', 'linear'):
         assert rows[-1][metric] == pytest.approx(rows[3][metric])
         assert rows[3][metric]['mean'] == pytest.approx(
             mean(outcome['accuracies']['tiny'][metric]
                  for outcome in report['by_seed']['dspnet'][:3]))
-    assert re.search(
-        r'\| US3L +\| tiny +\|.*\| 0.\d+ \| BYOL, one by one \| \d+ +\|',
-        done.stdout)
+    assert re.search(r'\| US3L +\| tiny +\|.*\| 0.\d+ \| BYOL, one by one \|',
+                     done.stdout)
 
 
 @pytest.mark.parametrize('change, complaint', [

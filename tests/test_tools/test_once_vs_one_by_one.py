@@ -117,11 +117,18 @@ def test_a_report_of_other_data_is_not_replaced(tmp_path):
                 (tmp_path / name / part / label).mkdir(parents=True)
     path = tmp_path / 'once_vs_one_by_one_quick_data4.json'
     report = dict.fromkeys(('rows', 'by_seed', 'figures', 'settings'), [0])
-    report.update(budget={}, command=f'python a.py --data {tmp_path}/data10')
+    report.update(
+        budget={},
+        seeds=[0, 1],
+        command=f'python a.py --data {tmp_path}/data10')
     path.write_text(json.dumps(report))
     done = run_tool(TOOL, '--data', tmp_path / 'data100', '--out', tmp_path)
     assert done.returncode == 2
     assert f'is a report of {tmp_path}/data10, and would' in done.stderr
+    done = run_tool(TOOL, '--data', tmp_path / 'data10', '--first-seed', 2,
+                    '--out', tmp_path)
+    assert done.returncode == 2
+    assert 'is a report of seed 0 and those after it' in done.stderr
     assert json.loads(path.read_text()) == report
 
 
@@ -142,6 +149,26 @@ def test_a_setting_that_diverges_is_not_chosen(benchmark):
         knn=0., linear=0.)
     with pytest.raises(VerificationError, match='seed 3 are not finite'):
         evaluate(None, features, None, None, 3)
+
+
+def test_a_training_that_diverges_is_told_behind_the_others(
+        benchmark, tmp_path):
+    module, trials = map(benchmark, ('once_vs_one_by_one', 'trials'))
+    args = SimpleNamespace(data='digits', budget='quick', dns=4, out='')
+    budget = module.Budget(4, 64, 4, 4, (), (), 128)
+    with mock.patch.dict(module.BUDGETS['digits'], quick=budget):
+        sides = module.Sides(args)
+    # The first overflows, in more iterations in a row than are skipped.
+    bad, good, on_setting_seed = (sides.job('dspnet', module.SUPERNET,
+                                            trials.Setting(rate), seed)
+                                  for rate, seed in ((1e30, 0), (0.01, 0),
+                                                     (1e30, 10000)))
+    with trials.workers(1) as pool:
+        with pytest.raises(VerificationError, match='seed0-lr1.*diverged'):
+            trials.run_jobs([bad, good], str(tmp_path), pool)
+        result, = trials.run_jobs([on_setting_seed], str(tmp_path), pool)
+    assert good.finished(str(tmp_path)) and not bad.finished(str(tmp_path))
+    assert result['accuracies']['tiny'] == dict(knn=0., linear=0.)
 
 
 def test_the_better_half_of_settings_is_tried_on_more_seeds(benchmark):
@@ -463,6 +490,7 @@ def test_both_sides_have_as_many_keys(benchmark):
     (['--data', 'digits', '--seeds', 1], '--seeds 1.*at least 2'),
     (['--data', 'digits', '--budget', 'gpu'], 'gpu.*quick, full'),
     (['--data', 'nowhere'], 'error: nowhere is not a folder'),
+    (['--data', 'digits', '--first-seed', 9998], 'on seeds from 10000'),
 ])
 def test_wrong_arguments_are_refused(args, complaint, tmp_path):
     done = run_tool(TOOL, *args, '--out', tmp_path / 'out')

@@ -61,6 +61,11 @@ def target(start: str, until: float) -> Dict[str, Any]:
 
 
 _ALL_AT_ONCE = {'model.target': 'largest'}
+_NO_GROWTH = {
+    'model.sampler': dict(_delete_=True, **sandwich()),
+    **_ALL_AT_ONCE
+}
+_STEP_ONCE = {'model.step_each_subnet': False}
 
 
 def growing_range() -> dict:
@@ -73,6 +78,7 @@ def growing_range() -> dict:
     return {**phases(*samplers), **_ALL_AT_ONCE}
 
 
+_OF_FILES = 'per-image-views'
 _PER_IMAGE_VIEW = [
     dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0)),
     dict(type='RandomFlip', prob=0.5),
@@ -95,10 +101,7 @@ _PER_IMAGE_VIEW = [
 ]
 _DSPNET = {
     'no-growth':
-    Idea('all sub-networks and the largest target from the start', {
-        'model.sampler': dict(_delete_=True, **sandwich()),
-        **_ALL_AT_ONCE
-    }),
+    Idea('all sub-networks and the largest target from the start', _NO_GROWTH),
     'grow-30':
     Idea('the shallowest alone for the first 30 %, the target until half', {
         **grown(sandwich(), until=0.3),
@@ -137,11 +140,13 @@ _DSPNET = {
     Idea('the two between the ends are any members of the family',
          grown(dict(sandwich(), desired_prob=0.0))),
     'losses-averaged':
-    Idea('the mean of the losses, not their sum',
-         {'model.loss_weights': 'mean'}),
+    Idea('one step, with the mean of the losses', {
+        **_STEP_ONCE, 'model.loss_weights': 'mean'
+    }),
     'largest-weighted':
-    Idea("the supernet's loss counts 2.5 times",
-         {'model.loss_weights': dict(large=2.5)}),
+    Idea("one step, in which the supernet's loss counts 2.5 times", {
+        **_STEP_ONCE, 'model.loss_weights': dict(large=2.5)
+    }),
     'no-predictor-warm-up':
     Idea('the predictor does not learn alone before the rest',
          {'model.predictor_warmup': 0.}),
@@ -160,11 +165,10 @@ _DSPNET = {
     Idea('the smallest DN gets smaller in four equal phases', growing_range()),
     'step-once':
     Idea('one step of the optimizer with the gradients of all sub-networks',
-         {'model.step_each_subnet': False}),
+         _STEP_ONCE),
     'average-gradients':
     Idea('one step, with the average of the gradients of those that share', {
-        'model.step_each_subnet': False,
-        'model.average_gradients': True
+        **_STEP_ONCE, 'model.average_gradients': True
     }),
     'group-decay':
     Idea('weight decay falls with the group of channels', {
@@ -181,9 +185,13 @@ _DSPNET = {
     Idea('half of the loss is to predict what the online supernet does',
          {'model.distillation': 'online'}),
     'second-predictor':
-    Idea('the smaller ones have a second predictor',
-         {'model.distillation': 'second_predictor'}),
-    'per-image-views':
+    Idea(
+        'all from the start, and the smaller ones have a second predictor',
+        # While a smaller one trains alone, the first would learn nothing.
+        {
+            **_NO_GROWTH, 'model.distillation': 'second_predictor'
+        }),
+    _OF_FILES:
     Idea(
         "MMSelfSup's transforms of one image at a time (folders alone)", {
             'model.data_preprocessor':
@@ -224,11 +232,17 @@ _SLIMCLR = {
     Idea('batch norm is shared and recalibrated',
          {'model.switchable_bn': False}),
 }
-_ANY_UNIFORM = dict(type='SandwichSampler', desired_prob=0., uniform=True)
 _US3L = {
     'no-phases':
-    Idea('any width from the start',
-         {'model.sampler': dict(_delete_=True, **_ANY_UNIFORM)}),
+    Idea(
+        'any width from the start', {
+            'model.sampler':
+            dict(
+                _delete_=True,
+                type='SandwichSampler',
+                desired_prob=0.5,
+                uniform=True)
+        }),
     'one-predictor':
     Idea("the smaller ones learn by the supernet's predictor",
          {'model.distillation': 'none'}),
@@ -323,12 +337,15 @@ def main() -> None:
         if name not in ideas:
             raise InputError(f'--ideas {name} does not exist for '
                              f'{args.method}: choose from {", ".join(ideas)}')
+    if _OF_FILES in args.ideas and args.data == 'digits':
+        raise InputError(f'--ideas {_OF_FILES} reads images from files, which '
+                         'the digits are not: leave it out')
     networks = '' if args.dns == OWN_DNS else args.dns
     stem = report_stem(args, 'ablation', f'{report_name(args)}{networks}')
     check_writable(f'{stem}.json')
     for path in (f'{stem}.json', *(f'{stem}_{name}.json'
                                    for name in args.ideas)):
-        check_earlier(path, args.data)
+        check_earlier(path, args)
     changes = [{}, *(ideas[name].options for name in args.ideas)]
     compared, briefly = ([
         Sides(args, args.method, options, epochs=epochs) for options in changes

@@ -18,8 +18,8 @@ from dspnet_mm.versions import versions
 NAME = 'tools/benchmarks/methods.py'
 
 # What tells reports of once_vs_one_by_one.py, and those of any comparison.
-OF_WAYS = ('by_seed', 'costs', 'figures', 'settings', 'budget', 'command')
-OF_ANY = ('budget', 'command')
+OF_ANY = ('budget', 'seeds', 'command')
+OF_WAYS = (*OF_ANY, 'by_seed', 'costs', 'figures', 'settings')
 
 
 def read(path: str,
@@ -93,9 +93,9 @@ def common_seeds(reports: Iterable[dict]) -> List[int]:
 def rows_of(reports: List[dict]) -> List[dict]:
     """A row for each network of each way to train, each way once.
 
-    All rows are of the same seeds. Costs are the seconds of one, and parts of
-    what all networks cost that are trained one by one, by what the method
-    builds on, ``cost_of``.
+    All rows are of the same seeds. Costs are parts of what all networks cost
+    that are trained one by one, by what the method builds on, ``cost_of``:
+    the seconds of reports that were measured apart do not compare.
     """
     seeds = common_seeds(reports)
     rows: List[dict] = []
@@ -121,8 +121,7 @@ def rows_of(reports: List[dict]) -> List[dict]:
                     for metric in ('knn', 'linear')
                 },
                 cost_ratio=seconds[way] / seconds[alone],
-                cost_of=alone,
-                seconds=seconds[way]) for way, of_seeds in by_way.items()
+                cost_of=alone) for way, of_seeds in by_way.items()
             if way not in known for name in of_seeds[0]['accuracies']
         ]
     return rows
@@ -156,11 +155,10 @@ def main() -> None:
 
     print(
         markdown_table(
-            ('method', 'sub-network', 'kNN', 'linear probe', 'cost', 'of',
-             reports[args.reports[0]]['seconds']),
-            [(METHODS[row['method']], row['subnet'], percent(row['knn']),
-              percent(row['linear']), f'{row["cost_ratio"]:.2f}',
-              METHODS[row['cost_of']], f'{row["seconds"]:.0f}')
+            ('method', 'sub-network', 'kNN', 'linear probe', 'cost', 'of'),
+            [(METHODS[row['method']], row['subnet'], percent(
+                row['knn']), percent(row['linear']),
+              f'{row["cost_ratio"]:.2f}', METHODS[row['cost_of']])
              for row in rows]))
 
 

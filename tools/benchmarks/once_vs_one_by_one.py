@@ -749,23 +749,29 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def check_earlier(path: str, data: str) -> None:
-    """Refuse to replace what is no report, or one of other data.
+def check_earlier(path: str, args: argparse.Namespace) -> None:
+    """Refuse to replace what is no report, or one of other data or seeds.
 
     Args:
         path (str): Where the report goes.
-        data (str): What it will be of.
+        args (Namespace): The command's. More of the same seeds may replace
+            fewer.
 
     Raises:
         InputError: If such a file is there.
     """
     if not os.path.exists(path):
         return
-    _, earlier = trained_on(
-        read(path, OF_ANY, remedy='give another --out or move the file'))
-    if os.path.normpath(earlier) != os.path.normpath(data):
+    report = read(path, OF_ANY, remedy='give another --out or move the file')
+    _, earlier = trained_on(report)
+    if os.path.normpath(earlier) != os.path.normpath(args.data):
         raise InputError(f'{path} is a report of {earlier}, and would be one '
-                         f'of {data}: give another --out')
+                         f'of {args.data}: give another --out')
+    first, now = report['seeds'][0], args.seeds[0]
+    if first != now:
+        raise InputError(f'{path} is a report of seed {first} and those after '
+                         f'it, and would be one of seed {now} and those after '
+                         'it: give another --out')
 
 
 def main() -> None:
@@ -779,7 +785,7 @@ def main() -> None:
     stem = report_stem(args, 'once_vs_one_by_one',
                        f'{report_name(args)}{args.dns}')
     check_writable(f'{stem}.json')
-    check_earlier(f'{stem}.json', args.data)
+    check_earlier(f'{stem}.json', args)
     with workers(args.processes) as pool:
         report = compare(args, method, pool)
     report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])

@@ -79,7 +79,6 @@ COLUMNS = (
     ('linear_error_ratio', 'errors, linear', '{:.2f}'.format),
     ('cost_ratio', 'cost', '{:.2f}'.format),
     ('cost_of', 'of the cost of', METHODS.get),
-    ('seconds', 'seconds', '{:,.0f}'.format),
     ('metric', 'metric', str),
     ('slimmed', 'from slimmed weights', accuracy),
     ('random', 'from random weights', accuracy),

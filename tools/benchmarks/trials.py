@@ -108,6 +108,10 @@ def check_trial_options(args: argparse.Namespace) -> None:
             raise InputError(f'--{name.replace("_", "-")} {value} is not '
                              f'allowed: give at least {least}')
     args.seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    if not is_reported(args.seeds[-1]):
+        raise InputError(f'--first-seed {args.first_seed} is not allowed: '
+                         f'settings are chosen on seeds from {_SETTING_SEED} '
+                         'on, give less')
 
 
 def report_stem(args: argparse.Namespace, *words: str) -> str:
@@ -431,7 +435,13 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
     # A second runner in this process would write where the first did.
     cfg.experiment_name = cfg.visualizer.name = f'{job.name}-{time.time_ns()}'
     runner = Runner.from_cfg(cfg)
-    runner.train()
+    try:
+        runner.train()
+    except FloatingPointError as error:
+        # A supernet ends itself; others train on with what is not finite.
+        say(f'{job.name}: {error}')
+        for parameter in runner.model.parameters():
+            parameter.data.fill_(math.nan)
     hooks = {type(hook): hook for hook in runner.hooks}
     return runner.model, dict(
         cost=hooks[CostHook].cost, spreads=hooks[SpreadHook].means)
@@ -534,7 +544,10 @@ def run_job(job: Job, folder: str) -> dict:
         model, measured = train(job, folder)
         image_format = ImageFormat.from_config(job.cfg.model.data_preprocessor,
                                                job.input_size)
-        accuracies = job.data.accuracies(model, image_format, job.subnet)
+        try:
+            accuracies = job.data.accuracies(model, image_format, job.subnet)
+        except VerificationError as error:
+            raise VerificationError(f'{job.name}: {error}')
         return dict(
             measured,
             accuracies=accuracies,
@@ -615,6 +628,9 @@ def run_jobs(jobs: List[Job], folder: str,
 
     Returns:
         list[dict]: The result of each, see :func:`run_job`.
+
+    Raises:
+        VerificationError: If some diverged; the others are finished first.
     """
     kept = sum(job.finished(folder) for job in jobs)
     begin = time.monotonic()
@@ -622,6 +638,9 @@ def run_jobs(jobs: List[Job], folder: str,
     names = dict(zip(futures, (job.name for job in jobs)))
     try:
         for number, future in enumerate(as_completed(futures), 1):
+            if isinstance(future.exception(), VerificationError):
+                say(f'[{number}/{len(jobs)}] {future.exception()}')
+                continue
             seconds = future.result()['cost']['seconds']
             text = (f'[{number}/{len(jobs)}] {names[future]}: trained in '
                     f'{seconds:.0f} {SECONDS}, and evaluated')

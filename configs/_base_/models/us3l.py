@@ -1,14 +1,14 @@
 # What US3L (arXiv 2303.06870) changes in a DSPNet.
 us3l = dict(
     type='US3L',
-    # Any uniform member; the smallest gets smaller in four phases.
+    # A DN or any uniform member; the smallest gets smaller in four phases.
     sampler=dict(
         _delete_=True,
         type='PhasedSampler',
         phases=[
             dict(
                 type='SandwichSampler',
-                desired_prob=0.,
+                desired_prob=0.5,
                 uniform=True,
                 smallest=name,
                 until=until)

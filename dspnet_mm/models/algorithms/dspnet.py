@@ -136,7 +136,10 @@ class DSPNet(SupernetAlgorithm):
     def compute_targets(self, views: Views) -> List[torch.Tensor]:
         """See :meth:`SupernetAlgorithm.compute_targets`."""
         target = self.targets.at(self.progress)
-        if target in ('largest', 'twin'):
+        if target == 'twin':
+            # Each sub-network's are computed with its loss.
+            return []
+        if target == 'largest':
             return super().compute_targets(views)
         with activate(self.family[target], *self.target_net):
             return super().compute_targets(views)
@@ -149,7 +152,8 @@ class DSPNet(SupernetAlgorithm):
         Args:
             views (list[Tensor]): Two views, each of shape (N, C, H, W).
             targets (list[Tensor]): The target network's projections of the
-                same views, each of shape (N, D).
+                same views, each of shape (N, D); none where each sub-network
+                has a twin.
 
         Returns:
             tuple[Tensor, Tensor]: The loss, a scalar in [-4, 4], scaled as
@@ -159,7 +163,7 @@ class DSPNet(SupernetAlgorithm):
         subnet = self.backbone.active_subnet
         largest = subnet == self.family.full
         projections = [self.neck(self.backbone(view))[0] for view in views]
-        if self.targets.at(self.progress) == 'twin' and not largest:
+        if self.targets.at(self.progress) == 'twin':
             with torch.no_grad(), activate(subnet, *self.target_net):
                 targets = super().compute_targets(views)
         distils = self.distillation == 'second_predictor' and not largest
