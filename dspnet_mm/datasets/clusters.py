@@ -116,11 +116,12 @@ class ClusterBatchSampler:
     In mixed ones each sub-network would see few images at a time, too few for
     batch norm, and as many networks would run for each. An epoch has as many
     batches as it had if clusters did not matter, so that schedules do not
-    depend on them; a cluster gets its share of these, at least one, and its
-    images are spread evenly over its batches. So batches are of about the
-    size that is asked for, smaller or larger in small clusters. All processes
-    have their part of a batch. What takes the place of an image that cannot
-    be read, see :class:`PretrainDataset`, may be of another cluster.
+    depend on them; a cluster gets its share of these, at least one, spread
+    evenly over the epoch, and its images evenly over these. So batches are
+    of about the size that is asked for, smaller or larger in small clusters.
+    All processes have their part of a batch. What takes the place of an image
+    that cannot be read, see :class:`PretrainDataset`, may be of another
+    cluster.
 
     Clusters make a tree: of cluster ``c`` of ``num_groups ** levels``, the
     first digit to base ``num_groups`` says which branch it belongs to, the
@@ -223,13 +224,16 @@ class ClusterBatchSampler:
             branches = self.images_clusters() // below
         order = generator.permutation(images)
         numbers, sizes = np.unique(branches, return_counts=True)
-        batches = []
+        batches, places = [], []
         for number, share in zip(numbers, shares(sizes, len(self))):
             members = order[branches[order] == number]
             part = Part(int(number) * below, levels)
             batches += [(part, indices)
                         for indices in np.array_split(members, share)]
-        return [batches[i] for i in generator.permutation(len(batches))]
+            # At random, but one in each of as many parts of the epoch: what
+            # clusters share would follow a run of one of them.
+            places.append((np.arange(share) + generator.random(share)) / share)
+        return [batches[i] for i in np.concatenate(places).argsort()]
 
     def images_clusters(self) -> np.ndarray:
         """The cluster of each image.

@@ -77,6 +77,9 @@ def test_order_depends_on_seed_and_epoch_alone(dataset, clusters):
     # Clusters do not come one after the other.
     order = [batch[0].part.cluster for batch in first]
     assert order != sorted(order)
+    # Of each about as many in the first half as in the second.
+    for cluster in set(order):
+        assert abs(order[:6].count(cluster) - order[6:].count(cluster)) <= 1
 
 
 def test_an_epoch_can_begin_within(dataset, clusters):

@@ -70,12 +70,16 @@ def test_tasks_are_of_other_images(sources):
 
 
 def test_the_seed_decides(sources):
-    drawn = []
+    drawn, said = [], []
     for seed in (0, 0, 1):
         assert make(sources, '--seed', seed).returncode == 0
-        drawn.append({*contents(sources / 'mixture' / 'images')})
-        shutil.rmtree(sources / 'mixture')
+        mixture = sources / 'mixture'
+        drawn.append({*contents(mixture / 'images')})
+        said.append(json.loads((mixture / 'mixture.json').read_text()))
+        shutil.rmtree(mixture)
     assert drawn[0] == drawn[1] != drawn[2]
+    hashes = [about['sha256'] for about in said]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def replace(folder, old, new):

@@ -11,7 +11,7 @@ what else is learned from matters at all. For SDR and for the unified network,
 the learning rate and the momentum of the target network are the best pair from
 the same lists on seeds that are not reported, by the tasks' training images.
 Costs are those of training, SDR's with its clusters, without the routing that
-each task needs; what takes SDR's clusters does not pay for them again.
+each task needs, all measured in one run.
 ``--alternatives`` trains SDR with other choices as well, by its setting.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
@@ -38,11 +38,10 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from torch import nn
 from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
-                    are_finite, check_trial_options, choose_setting, networks,
-                    report_stem, restore, run_groups, run_jobs, say,
-                    setting_seeds, trained_with, workers)
+                    are_finite, check_trial_options, choose_setting,
+                    measure_costs, networks, report_stem, restore, run_groups,
+                    run_jobs, say, setting_seeds, trained_with, workers)
 
-from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.datasets import read_clusters, write_clusters
@@ -78,11 +77,20 @@ class Budget(NamedTuple):
     momenta: Tuple[float, ...]
     # How many seeds all settings are tried on, the better half of them, ...
     setting_seeds: Tuple[int, ...] = (1, )
+    # Whether rates beyond these are tried where the best is at an end.
+    widen: bool = False
+    # What costs are measured in: that part of both epochs.
+    cost_part: int = 1
 
 
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
-    full=Budget(56, 48, (0.03, 0.06, 0.12), (0.9, 0.99), setting_seeds=(2, 4)))
+    full=Budget(
+        56,
+        48, (0.03, 0.06, 0.12), (0.9, 0.99),
+        setting_seeds=(2, 4),
+        widen=True,
+        cost_part=4))
 # The unified network that SDR is compared with; SDR has one of its own.
 ALONE = 'alone'
 # SDR, and without one of its parts.
@@ -129,6 +137,11 @@ ALTERNATIVES = {
         'model.family.base_channels': 12,
         'model.family.shared_channels': 6
     }),
+    'share-less':
+    Idea('a quarter of the channels is shared, not half', {
+        'model.family.base_channels': 20,
+        'model.family.shared_channels': 2
+    }),
     'balanced':
     Idea('clusters of one size', {'custom_hooks.1.balanced': True}),
     'distill-all':
@@ -157,7 +170,7 @@ class Mixture(NamedTuple):
 
     Args:
         place (str): What tools/dataset/make_mixture.py wrote.
-        digest (str): The SHA-256 of what it says of that.
+        digest (str): The SHA-256 of its images.
         worlds (tuple[str]): Those that are trained on.
         seed (int): The training's.
     """
@@ -165,6 +178,10 @@ class Mixture(NamedTuple):
     digest: str
     worlds: Tuple[str, ...]
     seed: int
+
+    def __repr__(self) -> str:
+        # What makes it another training, which the place does not.
+        return f'{type(self).__name__}{tuple(self[1:])}'
 
     def pretraining(self) -> dict:
         """The config of what is trained on, but for its pipeline."""
@@ -272,22 +289,34 @@ class Trainings:
 
     Args:
         args (Namespace): The command's.
+        briefly (bool): Train only as long as it takes to measure costs.
+            Defaults to False.
 
     Raises:
         InputError: If the mixture is none.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self,
+                 args: argparse.Namespace,
+                 briefly: bool = False) -> None:
         self.place = args.mixture
         worlds = os.path.join(self.place, 'images')
         about = os.path.join(self.place, 'mixture.json')
         if not os.path.isfile(about) or {*os.listdir(worlds)} != {*WORLDS}:
             raise InputError(f'--mixture {self.place} holds no mixture: give '
                              'what tools/dataset/make_mixture.py writes')
-        self.digest = sha256_of(about)
         with open(about) as file:
             self.about = json.load(file)
+        if 'sha256' not in self.about:
+            raise InputError(f'{about} does not say which images it is of: '
+                             'make the mixture again, by '
+                             'tools/dataset/make_mixture.py')
         self.budget = BUDGETS[args.budget]
+        if briefly:
+            part = self.budget.cost_part
+            self.budget = self.budget._replace(
+                unified_epochs=self.budget.unified_epochs // part,
+                sdr_epochs=self.budget.sdr_epochs // part)
         self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
         self.folder = os.path.join(args.out, 'trainings')
         self.cfg = Config.fromfile(CONFIG)
@@ -325,7 +354,7 @@ class Trainings:
             cfg.custom_hooks = []
         return Job(f'mixture-{way}-seed{seed}-lr{setting.rate:g}{momentum}',
                    cfg, self.family.input_size,
-                   Mixture(self.place, self.digest, worlds, seed))
+                   Mixture(self.place, self.about['sha256'], worlds, seed))
 
     def _leave_out(self, way: str, cfg: Config, setting: Setting,
                    seed: int) -> None:
@@ -347,6 +376,18 @@ class Trainings:
         return os.path.join(
             self.job('sdr', setting, seed).folder, 'clusters.csv')
 
+    def undrawn(self, setting: Setting, seeds: Sequence[int]) -> List[str]:
+        """SDR's cluster lists that some are still to be drawn after."""
+        return [
+            self._clusters(setting, seed) for seed in seeds
+            if not self._is_drawn(setting, seed)
+        ]
+
+    def _is_drawn(self, setting: Setting, seed: int) -> bool:
+        user = self.job('random-clusters', setting, seed)
+        return user.finished(self.folder) or os.path.exists(
+            os.path.join(self.folder, self._drawn(setting, seed)))
+
     def _drawn(self, setting: Setting, seed: int) -> str:
         """The same of the list that says nothing."""
         # Beside the training, whose folder may be made again.
@@ -362,11 +403,10 @@ class Trainings:
             setting (Setting): That of SDR's training, which is finished.
             seed (int): Of the training, and of what is drawn.
         """
-        path = os.path.join(self.folder, self._drawn(setting, seed))
-        user = self.job('random-clusters', setting, seed)
-        if os.path.exists(path) or user.finished(self.folder):
+        if self._is_drawn(setting, seed):
             return
-        cfg = Mixture(self.place, self.digest, WORLDS, seed).pretraining()
+        path = os.path.join(self.folder, self._drawn(setting, seed))
+        cfg = Mixture(self.place, '', WORLDS, seed).pretraining()
         dataset = DATASETS.build(cfg)
         clusters = read_clusters(
             os.path.join(self.folder, self._clusters(setting, seed)), dataset,
@@ -405,7 +445,7 @@ class Routed(NamedTuple):
         found (dict): Of the network that routing finds.
         best (dict): The highest of each accuracy that any network has, which
             nobody knows before.
-        rank (float): The lowest effective rank of any network's features.
+        rank (float): The mean effective rank of all networks' features.
     """
     found: Dict[str, float]
     best: Dict[str, float]
@@ -421,7 +461,7 @@ class Routed(NamedTuple):
         return cls(
             max(chosen, key=lambda worth: worth[f'by_{metric}']),
             {key: max(worth[key] for worth in chosen)
-             for key in METRICS}, min(worth['rank'] for worth in chosen))
+             for key in METRICS}, mean(worth['rank'] for worth in chosen))
 
 
 def routed(result: dict, metric: str = ROUTED_BY) -> Dict[str, Routed]:
@@ -470,9 +510,25 @@ def regrets_of(results: List[dict],
     }
 
 
-def costs_of(results: List[dict]) -> float:
-    """The mean seconds of trainings."""
-    return mean(result['cost']['seconds'] for result in results)
+def costs_of(args: argparse.Namespace, best: Dict[str, Setting],
+             pool: ProcessPoolExecutor) -> Dict[str, float]:
+    """What SDR and the unified network cost, see :func:`measure_costs`.
+
+    By trainings that are shorter, by the same part, and make clusters as well.
+
+    Args:
+        args (Namespace): The command's.
+        best (dict): The setting of each.
+        pool (ProcessPoolExecutor): From :func:`workers`.
+
+    Returns:
+        dict: Seconds of each.
+    """
+    brief = Trainings(args, briefly=True)
+    costs, = measure_costs(
+        [[brief.job(way, best[way], args.seeds[0]) for way in best]],
+        brief.folder, pool)
+    return {way: cost['seconds'] for way, cost in zip(best, costs)}
 
 
 def rows_of(unified: List[dict], sdr: List[dict]) -> List[dict]:
@@ -556,8 +612,7 @@ def parts_of(trained: Dict[str, List[dict]], ways: Dict[str,
                 for result in trained[way]
             ]),
             spread=mean_and_error(
-                [min(result['spreads'].values()) for result in trained[way]]),
-            cost_ratio=costs_of(trained[way]) / costs_of(trained[ALONE]))
+                [min(result['spreads'].values()) for result in trained[way]]))
         for way, idea in ways.items()
     ]
 
@@ -608,7 +663,7 @@ def choose(trainings: Trainings, way: str,
 
     budget = trainings.budget
     return choose_setting(way, accuracies, budget.rates, budget.momenta,
-                          budget.setting_seeds)
+                          budget.setting_seeds, budget.widen)
 
 
 def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
@@ -627,32 +682,31 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
                 threads.map(lambda way: choose(trainings, way, pool),
                             compared)))
 
+    best = {way: setting for way, (setting, _) in chosen.items()}
+
     def train(ways: Sequence[str]) -> Dict[str, List[dict]]:
         say(f'{", ".join(ways)}: seeds {", ".join(map(str, args.seeds))}')
-        best = {
-            way: chosen['sdr' if is_sdr(way) else ALONE][0]
+        groups = [[
+            trainings.job(way, best['sdr' if is_sdr(way) else ALONE], seed)
             for way in ways
-        }
-        # Ways in turn, so that what slows the machine slows all of them.
-        groups = [[trainings.job(way, best[way], seed) for way in ways]
-                  for seed in args.seeds]
-        if 'no-phases' in ways:
-            restore([
-                trainings.job('sdr', chosen['sdr'][0], seed)
-                for seed in args.seeds
-            ], chain(*groups), trainings.folder, pool)
-            for seed in args.seeds:
-                trainings.draw_clusters(chosen['sdr'][0], seed)
+        ] for seed in args.seeds]
         by_seed = run_groups(groups, trainings.folder, pool)
         return {way: list(of) for way, of in zip(ways, zip(*by_seed))}
 
+    others = [
+        way for way in (*PARTS, *HALVES, *args.alternatives)
+        if way not in compared
+    ]
+    # Before anything is made of what SDR gives.
+    restore([trainings.job('sdr', best['sdr'], seed) for seed in args.seeds], [
+        trainings.job(way, best['sdr'], seed) for way in others if is_sdr(way)
+        for seed in args.seeds
+    ], trainings.folder, pool, trainings.undrawn(best['sdr'], args.seeds))
     trained = train(compared)
-    # Behind SDR, whose clusters are taken again.
-    trained.update(
-        train([
-            way for way in (*PARTS, *HALVES, *args.alternatives)
-            if way not in compared
-        ]))
+    for seed in args.seeds:
+        trainings.draw_clusters(best['sdr'], seed)
+    trained.update(train(others))
+    costs = costs_of(args, best, pool)
     gains = gains_of(trained['sdr'], trained[ALONE])
     regrets = regrets_of(trained['sdr'], ROUTED_BY)
     figures = {}
@@ -663,11 +717,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
             f'{key}_regret_mean': regrets[key]['mean'],
             f'{key}_regret_mean_se': regrets[key]['se']
         })
-    ratio = mean_and_error([
-        one['cost']['seconds'] / other['cost']['seconds']
-        for one, other in zip(trained['sdr'], trained[ALONE])
-    ])
-    figures.update(cost_ratio=ratio['mean'], cost_ratio_se=ratio['se'])
+    figures['cost_ratio'] = costs['sdr'] / costs[ALONE]
     return dict(
         figures=figures,
         rows=rows_of(trained[ALONE], trained['sdr']),
@@ -682,10 +732,7 @@ def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
         routing=routing_of(trained),
         halves=halves_of(trained),
         seconds=SECONDS,
-        costs={
-            name: costs_of(of_seeds)
-            for name, of_seeds in trained.items()
-        },
+        costs=costs,
         by_seed=trained,
         settings={
             way: dict(best=best._asdict(), tried=tried)

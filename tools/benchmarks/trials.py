@@ -712,8 +712,11 @@ def run_groups(groups: Sequence[List[Job]], folder: str,
     return [[next(results) for _ in jobs] for jobs in groups]
 
 
-def restore(makers: Iterable[Job], users: Iterable[Job], folder: str,
-            pool: ProcessPoolExecutor) -> None:
+def restore(makers: Iterable[Job],
+            users: Iterable[Job],
+            folder: str,
+            pool: ProcessPoolExecutor,
+            also: Iterable[str] = ()) -> None:
     """Train again what others use a file of that is missing.
 
     A result that was copied from elsewhere comes without its checkpoint.
@@ -725,11 +728,14 @@ def restore(makers: Iterable[Job], users: Iterable[Job], folder: str,
             any more.
         folder (str): Where finished trainings are kept.
         pool (ProcessPoolExecutor): From :func:`workers`.
+        also (Iterable[str]): Further files, ``FOLDER/FILE``, that are needed.
+            Defaults to none.
     """
     used = {
-        os.path.relpath(text, TRAININGS)
-        for job in users if not job.finished(folder)
-        for text in _strings(job.cfg.to_dict()) if text.startswith(TRAININGS)
+        *also, *(os.path.relpath(text, TRAININGS)
+                 for job in users if not job.finished(folder)
+                 for text in _strings(job.cfg.to_dict())
+                 if text.startswith(TRAININGS))
     }
     # Threads whose users want the same wait for each other.
     with _RESTORES:
@@ -739,7 +745,8 @@ def restore(makers: Iterable[Job], users: Iterable[Job], folder: str,
         }
         lost = [job for job in makers if job.folder in missing]
         for job in lost:
-            say(f'{job.name} is trained again: of it, a file is missing')
+            if job.finished(folder):
+                say(f'{job.name} is trained again: of it, a file is missing')
             # Another command may have been faster.
             with suppress(FileNotFoundError):
                 os.remove(os.path.join(folder, job.folder, RESULT))

@@ -7,6 +7,7 @@ pixels. The images to pre-train on are as many of each world and not labelled;
 the tasks are of other images of these worlds, each of its own.
 """
 import argparse
+import hashlib
 import os
 import shlex
 import sys
@@ -226,11 +227,30 @@ def boxes(folder: str, name: str) -> Iterator[tuple]:
         yield label, Picture(image, box=square)
 
 
-def save(pictures: List[Picture], folder: str) -> None:
-    """Write images, numbered."""
-    os.makedirs(folder)
-    for number, picture in enumerate(pictures):
-        picture.load().save(os.path.join(folder, f'{number:05d}.png'))
+class Writer:
+    """Writes images, and says which they were.
+
+    Args:
+        folder (str): Where they go.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._digest = hashlib.sha256()
+
+    def save(self, pictures: List[Picture], *parts: str) -> None:
+        """Write images into a folder in the folder, numbered."""
+        os.makedirs(os.path.join(self.folder, *parts))
+        for number, picture in enumerate(pictures):
+            path = '/'.join([*parts, f'{number:05d}.png'])
+            image = picture.load()
+            image.save(os.path.join(self.folder, path))
+            self._digest.update(path.encode() + image.tobytes())
+
+    @property
+    def sha256(self) -> str:
+        """Of all paths and pixels so far, however files encode them."""
+        return self._digest.hexdigest()
 
 
 def balanced(world: World, number: int,
@@ -315,9 +335,10 @@ def main() -> None:
         animals=cifar10(args.cifar10, ANIMALS, args, generator),
         cells=cells(args, generator))
     with whole_folder(args.out) as folder:
+        writer = Writer(folder)
         for name, world in worlds.items():
-            pictures = balanced(world, args.images, generator)
-            save(pictures, os.path.join(folder, 'images', name))
+            writer.save(
+                balanced(world, args.images, generator), 'images', name)
         counts: Dict[str, List[int]] = {task: [] for task in TASKS}
         for split in ('train', 'test'):
             parts = {
@@ -328,14 +349,14 @@ def main() -> None:
             for task, classes in TASKS.items():
                 chosen = {label: next(parts[label]) for label in classes}
                 for label, pictures in chosen.items():
-                    save(pictures,
-                         os.path.join(folder, 'tasks', task, split, label))
+                    writer.save(pictures, 'tasks', task, split, label)
                 counts[task].append(sum(map(len, chosen.values())))
         write_json(
             os.path.join(folder, 'mixture.json'),
             dict(
                 images=args.images,
                 tasks=counts,
+                sha256=writer.sha256,
                 seeds=[args.seed],
                 versions=versions(),
                 command=shlex.join(['python', *sys.argv])))
