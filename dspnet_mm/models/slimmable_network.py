@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dspnet_mm.subnet import ResNetFamily, Subnet
-from .layers import SlimmableLayer
+from .layers import SlimmableLayer, SlimmableWeight
 
 
 class SlimmableNetwork:
@@ -109,6 +109,21 @@ class SlimmableNetwork:
             layers = self.active_layers().values()
             for layer, values in zip(layers, weights):
                 layer.write_weights(values)
+
+    def start_as(self, subnet: Subnet) -> None:
+        """Let each sub-network that holds another begin as that one.
+
+        Its outputs' first channels become those of the other: nothing leads
+        from channels that only it has to channels of both. What it has alone
+        stays at random and learns as soon as it is trained.
+
+        Args:
+            subnet (Subnet): The one that others begin as.
+        """
+        with activate(subnet, self):
+            for layer in self.active_layers().values():
+                if isinstance(layer, SlimmableWeight):
+                    layer.cut_inactive_inputs()
 
 
 def slimmable_norm_cfg(family: ResNetFamily, switchable_bn: bool,

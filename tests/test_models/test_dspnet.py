@@ -382,6 +382,53 @@ def test_the_predictor_may_learn_before_the_rest(average_gradients):
     assert all(p.requires_grad for p in model.backbone.parameters())
 
 
+@pytest.mark.parametrize('depth, change', [
+    (18, {}),
+    (50, {}),
+    (18, dict(switchable_bn=True, sampler=dict(type='AllDesiredSampler'))),
+])
+def test_what_holds_the_one_grown_from_begins_as_it(depth, change):
+    family = dict(model_cfg()['family'], depth=depth)
+    model = build(family=family, grow_from='shallowest', **change)
+    model.init_weights()
+    views = batch()['inputs']
+    family = model.family
+
+    def outputs(networks, subnet):
+        with torch.no_grad(), activate(subnet, *networks):
+            features = networks[0](views[0])
+            return features[0], networks[1](features)[0]
+
+    holding = [family.full]
+    if not change:
+        holding.append(family.subnet([0.75, 0.75, 1, 0.5], [2, 1, 2, 1]))
+    online = model.backbone, model.neck
+    for networks in (online, model.target_net):
+        features, projections = outputs(networks, family['middle'])
+        for subnet in holding:
+            larger, same = outputs(networks, subnet)
+            torch.testing.assert_close(larger[:, :features.shape[1]], features)
+            torch.testing.assert_close(same, projections)
+        # 'tiny' does not hold it, and begins at random.
+        assert not torch.allclose(
+            outputs(networks, family['tiny'])[1], projections, atol=1e-2)
+    # Nothing is cut off for good: all that is zero learns.
+    with activate(family.full, *model.slimmable_networks):
+        model.subnet_loss(views, model.compute_targets(views))[0].backward()
+    cut = [
+        parameter for parameter in model.backbone.parameters()
+        if parameter.dim() == 4 and (parameter == 0).any()
+    ]
+    assert cut
+    for parameter in cut:
+        assert (parameter.grad[parameter == 0] != 0).float().mean() > 0.5
+
+
+def test_a_network_to_grow_from_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="'huge': the family has large"):
+        build(grow_from='huge')
+
+
 def test_a_slow_start_trains_the_supernet_alone():
     MessageHub.get_current_instance().update_info('max_iters', 4)
     model = build(

@@ -60,7 +60,8 @@ def target(start: str, until: float) -> Dict[str, Any]:
     }
 
 
-_ALL_AT_ONCE = {'model.target': 'largest'}
+_AT_RANDOM = {'model.grow_from': None}
+_ALL_AT_ONCE = {'model.target': 'largest', **_AT_RANDOM}
 _NO_GROWTH = {
     'model.sampler': dict(_delete_=True, **sandwich()),
     **_ALL_AT_ONCE
@@ -108,18 +109,29 @@ _DSPNET = {
         **target('shallowest', 0.5)
     }),
     'grow-from-smallest':
-    Idea('the supernet grows from the smallest network', {
-        **grown(sandwich(), start='smallest'),
-        **target('smallest', 0.7)
-    }),
+    Idea(
+        'the supernet grows from the smallest network, others at random', {
+            **grown(sandwich(), start='smallest'),
+            **target('smallest', 0.7),
+            **_AT_RANDOM
+        }),
     'grow-from-medium':
-    Idea('the supernet grows from the medium network', {
+    Idea('the supernet grows from the medium network, others at random', {
         **grown(sandwich(), start='medium'),
-        **target('medium', 0.7)
+        **target('medium', 0.7),
+        **_AT_RANDOM
     }),
+    'begin-as-shallowest':
+    Idea('larger networks begin as the shallowest',
+         {'model.grow_from': 'shallowest'}),
+    'begin-at-random':
+    Idea('larger networks begin at random', _AT_RANDOM),
     'target-grows-at-once':
     Idea('the largest is the target as soon as it trains',
          target('shallowest', 0.5)),
+    'target-grows-late':
+    Idea('the shallowest is the target until 70 % are done',
+         target('shallowest', 0.7)),
     'target-shallowest':
     Idea('the shallowest is the target throughout',
          {'model.target': 'shallowest'}),

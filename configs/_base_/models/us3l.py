@@ -19,6 +19,7 @@ us3l = dict(
     target='largest',
     distillation='second_predictor',
     predictor_warmup=0.,
+    grow_from=None,
     momentum_schedule='constant',
     step_each_subnet=True,
     follow_each_step=False,

@@ -214,6 +214,10 @@ class SupernetAlgorithm(BaseModel):
     def init_weights(self) -> None:
         """Initialise, and start the target network as the online network."""
         super().init_weights()
+        self.start_target()
+
+    def start_target(self) -> None:
+        """Make the target network equal to the online network."""
         self.target_net.load_state_dict(
             nn.Sequential(self.backbone, self.neck).state_dict())
 

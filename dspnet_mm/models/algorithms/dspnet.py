@@ -1,7 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
 from contextlib import contextmanager, nullcontext
-from typing import Dict, Iterator, List, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -55,12 +55,18 @@ class DSPNet(SupernetAlgorithm):
             none. BYOL's features do not collapse where the predictor is
             nearly optimal (arXiv 2006.07733, section 3.2); that it begins so
             is our choice. Defaults to 0.
+        grow_from (str, optional): The sub-network, by a name that the family
+            knows, that larger ones begin as: until they train, each that
+            holds it computes what it computes, so that a supernet grows
+            without forgetting. After Net2Net (arXiv 1511.05641), where,
+            unlike here, new channels begin as copies. Overwrites what
+            ``init_cfg`` loads, too. Defaults to None: all begin at random.
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
-        InputError: If ``target``, ``distillation`` or ``predictor_warmup``
-            is not one of these, or a target has no batch norms of its own
-            where these are switchable.
+        InputError: If ``target``, ``distillation``, ``predictor_warmup`` or
+            ``grow_from`` is not one of these, or a target has no batch norms
+            of its own where these are switchable.
     """
     method = 'dspnet'
 
@@ -69,6 +75,7 @@ class DSPNet(SupernetAlgorithm):
                  target: Union[str, Sequence[dict]] = 'largest',
                  distillation: str = 'none',
                  predictor_warmup: float = 0.,
+                 grow_from: Optional[str] = None,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if isinstance(target, str):
@@ -104,8 +111,17 @@ class DSPNet(SupernetAlgorithm):
                              'allowed: give a part of the training, in [0, 1)')
         self.distillation = distillation
         self.predictor_warmup = predictor_warmup
+        self.grow_from = None if grow_from is None else self.family[grow_from]
         if distillation == 'second_predictor':
             self.distiller = copy.deepcopy(self.head.predictor)
+
+    def init_weights(self) -> None:
+        """See :class:`SupernetAlgorithm`; with what is grown from."""
+        super().init_weights()
+        if self.grow_from is not None:
+            for network in self.slimmable_networks:
+                network.start_as(self.grow_from)
+            self.start_target()
 
     @property
     def slimmable_networks(self) -> List[SlimmableNetwork]:

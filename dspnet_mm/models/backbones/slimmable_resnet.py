@@ -10,7 +10,7 @@ from torch import nn
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.layers import SlimmableLayer
-from dspnet_mm.models.slimmable_network import (SlimmableNetwork,
+from dspnet_mm.models.slimmable_network import (SlimmableNetwork, activate,
                                                 slimmable_norm_cfg)
 from dspnet_mm.subnet import ResNetFamily, Subnet
 from .resnet_extension import ResNetExtension
@@ -32,6 +32,10 @@ class SlimmableResLayer(ResLayer):
     def active_blocks(self) -> Iterator[nn.Module]:
         """The blocks that it computes with."""
         return islice(self, self.active_depth)
+
+    def dropped_blocks(self) -> Iterator[nn.Module]:
+        """The others."""
+        return islice(self, self.active_depth, None)
 
 
 @MODELS.register_module()
@@ -119,6 +123,19 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
                     conv.set_active(current, out)
                     norm.set_active(out, subnet, index)
                 current = out
+
+    def start_as(self, subnet: Subnet) -> None:
+        """See :meth:`SlimmableNetwork.start_as`.
+
+        Blocks that the sub-network lacks begin as the identity.
+        """
+        super().start_as(subnet)
+        with activate(subnet, self):
+            for name in self.res_layers:
+                for block in getattr(self, name).dropped_blocks():
+                    last = block.norm2 if self.family.expansion == 1 \
+                        else block.norm3
+                    last.start_at_zero()
 
     @property
     def stages(self) -> List[nn.Module]:

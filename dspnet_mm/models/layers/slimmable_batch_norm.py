@@ -137,6 +137,11 @@ class SlimmableBatchNorm(nn.Module, SlimmableLayer):
             write_slice(self._own(statistic), values, self.active_features)
         self._recalibrated = self.active_subnet
 
+    def start_at_zero(self) -> None:
+        """Put out nothing, for any sub-network, until the scale learns."""
+        for weight in self.weight if self.num_private else [self.weight]:
+            nn.init.zeros_(weight)
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Normalise.
 

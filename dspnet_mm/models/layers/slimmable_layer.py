@@ -133,6 +133,14 @@ class SlimmableWeight(SlimmableLayer):
             self.bias, self.active_out)
         return weight, bias
 
+    def cut_inactive_inputs(self) -> None:
+        """Set to zero what leads from inactive to active channels."""
+        kept = self.active_weights()['weight'].clone()
+        weight = self.weight.detach()
+        for there, _ in _blocks((self.active_out, )):
+            weight[there].zero_()
+        write_slice(weight, kept, self.active_out, self.active_in)
+
     def plain_state(self) -> Dict[str, torch.Tensor]:
         """See :meth:`SlimmableLayer.plain_state`."""
         # Copies, not views: a file with views would hold the whole supernet.
