@@ -1,5 +1,5 @@
 _base_ = [
-    '../_base_/models/dspnet_resnet18-small_growing.py',
+    '../_base_/models/dspnet_resnet18-small_function-preserving.py',
     '../_base_/datasets/cifar10_32.py',
     '../_base_/schedules/sgd_coslr.py',
     '../_base_/default_runtime.py',

@@ -66,6 +66,8 @@ _NO_GROWTH = {
     'model.sampler': dict(_delete_=True, **sandwich()),
     **_ALL_AT_ONCE
 }
+# What draws sub-networks once the supernet has grown.
+_GROWN = 'model.sampler.phases.1'
 _STEP_ONCE = {'model.step_each_subnet': False}
 
 
@@ -104,8 +106,13 @@ _DSPNET = {
     'no-growth':
     Idea('all sub-networks and the largest target from the start', _NO_GROWTH),
     'grow-30':
-    Idea('the shallowest alone for the first 30 %, the target until half', {
+    Idea('the shallowest is alone, and the target, for the first 30 %', {
         **grown(sandwich(), until=0.3),
+        **target('shallowest', 0.3)
+    }),
+    'grow-50':
+    Idea('the shallowest is alone, and the target, for the first half', {
+        **grown(sandwich(), until=0.5),
         **target('shallowest', 0.5)
     }),
     'grow-from-smallest':
@@ -121,15 +128,12 @@ _DSPNET = {
         **target('medium', 0.7),
         **_AT_RANDOM
     }),
-    'begin-as-shallowest':
-    Idea('larger networks begin as the shallowest',
-         {'model.grow_from': 'shallowest'}),
     'begin-at-random':
     Idea('larger networks begin at random', _AT_RANDOM),
-    'target-grows-at-once':
-    Idea('the largest is the target as soon as it trains',
+    'target-until-50':
+    Idea('the shallowest is the target until half of the training',
          target('shallowest', 0.5)),
-    'target-grows-late':
+    'target-until-70':
     Idea('the shallowest is the target until 70 % are done',
          target('shallowest', 0.7)),
     'target-shallowest':
@@ -147,10 +151,10 @@ _DSPNET = {
     }),
     'one-random':
     Idea('largest, smallest and one more, once grown',
-         grown(dict(sandwich(), num_random=1))),
+         {f'{_GROWN}.num_random': 1}),
     'any-member':
     Idea('the two between the ends are any members of the family',
-         grown(dict(sandwich(), desired_prob=0.0))),
+         {f'{_GROWN}.desired_prob': 0.}),
     'losses-averaged':
     Idea('one step, with the mean of the losses', {
         **_STEP_ONCE, 'model.loss_weights': 'mean'
