@@ -34,7 +34,7 @@ class SlimmableResLayer(ResLayer):
         return islice(self, self.active_depth)
 
     def dropped_blocks(self) -> Iterator[nn.Module]:
-        """The others."""
+        """The blocks that it leaves out."""
         return islice(self, self.active_depth, None)
 
 
