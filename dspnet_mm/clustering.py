@@ -21,7 +21,7 @@ from dspnet_mm.evaluation import ImageFormat, iterate, pick
 from dspnet_mm.files import read_json, write_json
 from dspnet_mm.grouped_family import UNIFIED
 from dspnet_mm.models import SDR, SupernetAlgorithm
-from dspnet_mm.slimming import recalibrate, slim
+from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate, slim
 
 # From how many starts k-means begins, and how many images it takes at a time.
 _STARTS = 10
@@ -32,7 +32,6 @@ _ROUNDS = 20
 _FEW = 1e-3
 # So many of an image's nearest means are remembered; few images need another.
 _NEAREST = 8
-_CALIBRATION_IMAGES = 1024
 # Features are kept after so many images.
 _KEEP_INTERVAL = 10000
 # How much of the clusters a picture shows.
@@ -108,19 +107,18 @@ def image_features(backbone: nn.Module,
         for inputs, _ in iterate(images, image_format, indices, num_workers):
             yield inputs.to(device)
 
-    recalibrate(backbone, batches(pick(images, _CALIBRATION_IMAGES, seed=0)))
+    recalibrate(backbone, batches(pick(images, CALIBRATION_IMAGES, seed=0)))
     backbone.eval()
     first = backbone(next(batches([0])))[-1]
     shape = (len(images), first.shape[1])
     kept = dict(weights=_digest(backbone), images=len(images), done=0)
-    known = read_json(f'{path}.json') if os.path.exists(path) else {}
+    both = all(os.path.exists(each) for each in (path, f'{path}.json'))
+    known = read_json(f'{path}.json') if both else {}
     if dict(known, done=0) == kept:
         kept, mode = known, 'r+'
     else:
         mode = 'w+'
-        # It would speak of the new file.
-        if known:
-            os.remove(f'{path}.json')
+        remove_features(path)
     features = np.lib.format.open_memmap(path, mode, np.float32, shape)
     for start in range(kept['done'], len(images), _KEEP_INTERVAL):
         stop = min(start + _KEEP_INTERVAL, len(images))
@@ -133,6 +131,18 @@ def image_features(backbone: nn.Module,
         write_json(f'{path}.json', dict(kept, done=stop))
         progress(f'features of {stop} of {len(images)} images')
     return features
+
+
+def remove_features(path: str) -> None:
+    """Remove what :func:`image_features` keeps.
+
+    Args:
+        path (str): What it was given.
+    """
+    # First what speaks of the other, which would else speak of the next one.
+    for each in (f'{path}.json', path):
+        if os.path.exists(each):
+            os.remove(each)
 
 
 def _digest(network: nn.Module) -> str:

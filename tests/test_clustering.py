@@ -1,4 +1,8 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
+import tracemalloc
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -133,6 +137,14 @@ def test_features_are_directions_of_the_networks(backbone, tmp_path,
     ]
     assert (again[:40] == 7).all()
     assert np.allclose(again[40:], expected[40:], atol=1e-5)
+    # Nor what is said of a file that is gone: the next is interrupted before
+    # anything is kept.
+    os.remove(path)
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr('dspnet_mm.clustering.write_json',
+                      mock.Mock(side_effect=InterruptedError))
+        image_features(backbone, dataset, FORMAT, path)
+    assert not os.path.exists(f'{path}.json')
     # But not that of other weights.
     torch.nn.init.normal_(backbone.conv1.weight)
     other = image_features(
@@ -150,3 +162,22 @@ def test_what_cannot_be_read_is_of_a_cluster_too(backbone, tmp_path):
     features = image_features(backbone, dataset, FORMAT,
                               str(tmp_path / 'features.npy'))
     assert features.shape == (8, 32) and np.isfinite(features).all()
+
+
+@pytest.mark.parametrize('balanced', [True, False])
+def test_clustering_holds_few_numbers_for_each_image(balanced, tmp_path,
+                                                     monkeypatch):
+    monkeypatch.setattr('dspnet_mm.clustering._CHUNK', 200)
+    channels, peaks = 256, []
+    for number in (2000, 6000):
+        features = np.lib.format.open_memmap(
+            str(tmp_path / f'{number}.npy'), 'w+', np.float32,
+            (number, channels))
+        features[:] = np.random.default_rng(0).normal(
+            size=(number, channels)) + np.arange(number)[:, None] % 4
+        tracemalloc.start()
+        cluster_tree(features, 4, 1, balanced)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Bytes for each further image; its features are 1,024 of them.
+    assert (peaks[1] - peaks[0]) / 4000 < 150

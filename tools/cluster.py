@@ -12,7 +12,7 @@ from mmselfsup.registry import DATASETS
 
 from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.clustering import (backbone_of, cluster_tree, draw_clusters,
-                                  image_features)
+                                  image_features, remove_features)
 from dspnet_mm.datasets import write_clusters
 from dspnet_mm.datasets.clusters import check_sizes
 from dspnet_mm.device import check_device
@@ -69,8 +69,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.out.endswith('.csv'):
         parser.error(f'--out {args.out} is no name of a .csv file')
-    if args.seed < 0 or args.workers < 0:
-        parser.error('--seed and --workers take a number of at least 0')
+    if not 0 <= args.seed < 2**32:
+        parser.error('--seed takes a number from 0 to 2**32 - 1')
+    if args.workers < 0:
+        parser.error('--workers takes a number of at least 0')
     return args
 
 
@@ -160,8 +162,7 @@ def main() -> None:
     with whole_file(f'{stem}.png') as path:
         draw_clusters(dataset, clusters, args.seed).savefig(path, dpi=100)
     write_clusters(args.out, named, clusters)
-    for left in (features_path, f'{features_path}.json'):
-        os.remove(left)
+    remove_features(features_path)
     print(
         markdown_table(
             ('clusters', 'images', 'smallest', 'median', 'largest'), [[

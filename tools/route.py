@@ -31,15 +31,15 @@ from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.grouped_family import UNIFIED
 from dspnet_mm.models import SDR
 from dspnet_mm.routing import METRICS, check_task, subnets_features
-from dspnet_mm.slimming import (export_subnets, find_plain_files, load_config,
-                                load_plain, load_supernet, recalibrate)
+from dspnet_mm.slimming import (CALIBRATION_IMAGES, export_subnets,
+                                find_plain_files, load_config, load_plain,
+                                load_supernet, recalibrate)
 from dspnet_mm.slimming.plain_file import INDEX_NAME, read_index
 from dspnet_mm.versions import versions
 
 RANKING_NAME = 'ranking.json'
 # What it is called until its best network is there, too.
 _NEW_RANKING_NAME = 'ranking-new.json'
-_CALIBRATION_IMAGES = 1024
 _K = 20
 
 
@@ -77,7 +77,7 @@ class Task(NamedTuple):
         # The same images wherever it is built.
         cfg = dict(labelled_cfgs(place)[0], indices=chosen)
         return cls(cfg, inputs.to(device), labels[chosen],
-                   pick(chosen, _CALIBRATION_IMAGES, seed),
+                   pick(chosen, CALIBRATION_IMAGES, seed),
                    image_format.batch_size)
 
     def features(self, backbone: nn.Module) -> np.ndarray:

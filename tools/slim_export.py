@@ -9,7 +9,8 @@ from fractions import Fraction
 import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import add_options, markdown_table, run
 from dspnet_mm.errors import InputError
-from dspnet_mm.slimming import build_family_of, export_subnets, load_config
+from dspnet_mm.slimming import (CALIBRATION_IMAGES, build_family_of,
+                                export_subnets, load_config)
 
 
 def budget(text: str) -> int:
@@ -65,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--calib-images',
         type=int,
-        default=1024,
+        default=CALIBRATION_IMAGES,
         metavar='N',
         help='training images for BN recalibration (default: %(default)s)')
     parser.add_argument(

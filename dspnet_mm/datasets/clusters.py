@@ -47,8 +47,8 @@ def read_clusters(path: str, dataset: PretrainDataset,
         ndarray: The cluster of each image, shape (N, ).
 
     Raises:
-        InputError: If it cannot be read, does not cover the images, or has
-            other or empty clusters.
+        InputError: If it cannot be read, does not cover the images, has an
+            image twice, or other or empty clusters.
     """
     if not os.path.isfile(path):
         raise InputError(f'{path} is no file: give a cluster list, which '
@@ -60,11 +60,13 @@ def read_clusters(path: str, dataset: PretrainDataset,
             header = tuple(next(rows, ()))
             for row in rows:
                 image, cluster = row
+                if image in listed:
+                    raise ValueError(f'{image} is listed before')
                 listed[image] = int(cluster)
         except (ValueError, csv.Error) as error:
             raise InputError(f'{path}, line {rows.line_num}, is no image and '
                              f'its cluster ({error}): lines like '
-                             '"cats/1.png,3" are allowed')
+                             '"cats/1.png,3" are allowed, one for each image')
     if header != _COLUMNS:
         raise InputError(f'{path} begins with {",".join(header)!r}: the first '
                          f'line of a cluster list is {",".join(_COLUMNS)!r}')
@@ -118,10 +120,12 @@ class ClusterBatchSampler:
     batches as it had if clusters did not matter, so that schedules do not
     depend on them; a cluster gets its share of these, at least one, spread
     evenly over the epoch, and its images evenly over these. So batches are
-    of about the size that is asked for, smaller or larger in small clusters.
-    All processes have their part of a batch. What takes the place of an image
-    that cannot be read, see :class:`PretrainDataset`, may be of another
-    cluster.
+    of about the size that is asked for, unless there are many small clusters:
+    where they would be more than twice as large, clusters are refused.
+    All processes have their part of a batch; where it cannot be divided
+    evenly, some have an image less, and count alike. What takes the place of
+    an image that cannot be read, see :class:`PretrainDataset`, may be of
+    another cluster.
 
     Clusters make a tree: of cluster ``c`` of ``num_groups ** levels``, the
     first digit to base ``num_groups`` says which branch it belongs to, the
@@ -239,8 +243,8 @@ class ClusterBatchSampler:
         """The cluster of each image.
 
         Raises:
-            InputError: If the list is missing or wrong, or has a cluster that
-                is too small for the processes.
+            InputError: If the list is missing or wrong, or has clusters that
+                are too small for the processes, or make too large batches.
         """
         if self.clusters is None:
             raise InputError(
@@ -248,11 +252,28 @@ class ClusterBatchSampler:
                 'train_dataloader.batch_sampler.clusters to what '
                 'tools/cluster.py writes, or add ClusterHook to custom_hooks')
         if self._known is None:
-            self._known = read_clusters(self.clusters, self.sampler.dataset,
-                                        self.num_clusters)
-            check_sizes(self._known, self.num_clusters, self.clusters,
+            known = read_clusters(self.clusters, self.sampler.dataset,
+                                  self.num_clusters)
+            check_sizes(known, self.num_clusters, self.clusters,
                         2 * self.sampler.world_size)
+            self._check_batches(known)
+            self._known = known
         return self._known
+
+    def _check_batches(self, clusters: np.ndarray) -> None:
+        """Refuse clusters that fill too few batches with their images."""
+        allowed = 2 * self.batch_size * self.sampler.world_size
+        for levels in self.phases.values:
+            branches = clusters // self.num_groups**(self.levels - levels)
+            sizes = np.bincount(branches)
+            in_batch = -(-sizes // shares(sizes, len(self)))
+            largest = in_batch.argmax()
+            if in_batch[largest] > allowed:
+                raise InputError(
+                    f'{self.clusters} leaves the {sizes[largest]} images of '
+                    f'one of {len(sizes)} parts so few batches that each has '
+                    f'{in_batch[largest]}, more than twice the batch size: '
+                    'make fewer clusters, or balanced ones')
 
 
 def shares(sizes: Sequence[int], total: int) -> List[int]:

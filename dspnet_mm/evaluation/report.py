@@ -14,8 +14,8 @@ from mmengine.registry import init_default_scope
 from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
-from dspnet_mm.slimming import (build_plain_backbone, find_plain_files,
-                                load_plain, recalibrate)
+from dspnet_mm.slimming import (CALIBRATION_IMAGES, build_plain_backbone,
+                                find_plain_files, load_plain, recalibrate)
 from dspnet_mm.slimming.plain_file import PlainNetwork
 from .images import ImageFormat, evaluation_dataset, iterate, pick
 from .probes import (check_neighbours, extract_features,
@@ -41,9 +41,6 @@ METHODS = {
     'random': 'random weights',
     'pixels': 'raw pixels'
 }
-# How many training images the batch norms of randomly initialised networks
-# are calibrated on, as those of exported networks are.
-_CALIBRATION_IMAGES = 1024
 
 
 def labelled_datasets(data: str, input_size: int) -> List[BaseDataset]:
@@ -253,7 +250,7 @@ def random_twin(network: PlainNetwork, dataset: BaseDataset, seed: int,
     batches = [
         inputs.to(device)
         for inputs, _ in iterate(dataset, network.image_format,
-                                 pick(dataset, _CALIBRATION_IMAGES, seed))
+                                 pick(dataset, CALIBRATION_IMAGES, seed))
     ]
     recalibrate(backbone, batches)
     backbone.eval()

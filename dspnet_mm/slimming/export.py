@@ -18,7 +18,7 @@ from dspnet_mm.versions import versions
 from .further_files import FURTHER_FILES
 from .plain_file import (INDEX_NAME, TOLERANCE, load_plain, read_index,
                          save_plain)
-from .recalibrate import evaluating, recalibrate
+from .recalibrate import CALIBRATION_IMAGES, evaluating, recalibrate
 from .slim import plain_backbone_cfg, slim
 from .supernet import build_family_of, load_supernet
 
@@ -30,7 +30,7 @@ def export_subnets(cfg: Config,
                    checkpoint: str,
                    subnets: Dict[str, Subnet],
                    out_dir: str,
-                   num_calibration: int = 1024,
+                   num_calibration: int = CALIBRATION_IMAGES,
                    seed: int = 0,
                    further_files: Sequence[str] = (),
                    device: str = 'cpu',
@@ -135,7 +135,7 @@ def export_subnets(cfg: Config,
                 # Whoever trains it from random weights starts as the supernet.
                 backbone=dict(
                     plain_backbone_cfg(family, subnet),
-                    zero_init_residual=model.backbone.zero_init_residual),
+                    zero_init_residual=model.backbone.starts_as_identity),
                 **shared_meta)
             written.append(
                 _export_one(

@@ -8,6 +8,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dspnet_mm.models.layers import SlimmableBatchNorm
 
+# On how many training images batch norm is recalibrated, unless more or fewer
+# are asked for: our choice.
+CALIBRATION_IMAGES = 1024
+
 Norm = Union[SlimmableBatchNorm, _BatchNorm]
 
 

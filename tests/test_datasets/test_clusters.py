@@ -146,6 +146,8 @@ def test_a_list_names_files(tmp_path):
     (lambda text: text.replace('\n7,0', ''), 'no cluster for 1 of 96.*7'),
     (lambda text: text.replace('\n7,0', '\n7'), 'line 9, is no image'),
     (lambda text: text.replace('\n7,0', '\n7,zero'), 'line 9, is no image'),
+    (lambda text: text.replace('\n7,0', '\n7,0\n6,1'),
+     'line 10, .*6 is listed before.*one for each image'),
     (lambda text: text.replace('\n7,0', '\n7,4'), 'cluster 4.*0 to 3'),
     (lambda text: text.replace('\n7,0', '\n7,-1'), 'cluster -1.*0 to 3'),
     (lambda text: text.replace(',3', ',2'), 'cluster 3 has 0 image'),
@@ -160,6 +162,18 @@ def test_a_wrong_list_is_refused(dataset, clusters, change, complaint):
     with pytest.raises(InputError, match=complaint) as error:
         read_clusters(clusters, dataset, 4)
     assert '\n' not in str(error.value)
+
+
+def test_clusters_whose_batches_would_be_large_are_refused(dataset, tmp_path):
+    path = str(tmp_path / 'clusters.csv')
+    # Of twelve batches the largest gets five.
+    write_clusters(path, dataset, np.repeat(range(8), [82, *[2] * 7]))
+    phases = [dict(levels=3, until=1)]
+    with pytest.raises(InputError, match='82 images .* each has 17, more'):
+        next(iter(make(dataset, path, phases=phases)))
+    # One more would be enough.
+    write_clusters(path, dataset, np.repeat(range(8), [80, 4, *[2] * 6]))
+    next(iter(make(dataset, path, phases=phases)))
 
 
 @pytest.mark.parametrize('settings, complaint', [

@@ -151,10 +151,38 @@ def test_members_of_other_families_are_refused(widths, depths):
     assert backbone.conv1.active_out == 8
 
 
-def test_blocks_with_several_batch_norms_do_not_start_as_the_identity():
-    with pytest.raises(InputError, match='set one to False'):
-        SlimmableResNet(
-            make_family(), switchable_bn=True, zero_init_residual=True)
+@pytest.mark.parametrize('depth, last', [(18, 'norm2'), (50, 'norm3')])
+@pytest.mark.parametrize('switchable', [False, True])
+@pytest.mark.parametrize('as_identity', [False, True])
+def test_blocks_of_all_subnets_start_as_the_identity(depth, last, switchable,
+                                                     as_identity):
+    family = make_family(depth)
+    backbone = SlimmableResNet(
+        family, switchable_bn=switchable, zero_init_residual=as_identity)
+    backbone.init_weights()
+    for subnet in family.desired.values():
+        plain = slim(backbone, subnet)
+        blocks = [
+            block for name in plain.res_layers
+            for block in getattr(plain, name)
+        ]
+        assert len(blocks) == sum(subnet.depths)
+        for block in blocks:
+            assert torch.all(block.norm1.weight == 1)
+            assert torch.all(getattr(block, last).weight == (not as_identity))
+
+
+def test_weights_that_are_loaded_do_not_start_as_the_identity(tmp_path):
+    path = str(tmp_path / 'weights.pth')
+    trained = SlimmableResNet(make_family())
+    torch.save(dict(state_dict=trained.state_dict()), path)
+    backbone = SlimmableResNet(
+        make_family(),
+        zero_init_residual=True,
+        init_cfg=dict(type='Pretrained', checkpoint=path))
+    backbone.init_weights()
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(backbone.state_dict()[name], weight), name
 
 
 @pytest.mark.parametrize('convert',

@@ -21,7 +21,7 @@ def write(path, stem='small', subnet='tiny', changes=None, **family):
     meta = dict(
         backbone=dict(
             plain_backbone_cfg(family, family[subnet]),
-            zero_init_residual=backbone.zero_init_residual),
+            zero_init_residual=backbone.starts_as_identity),
         image_format=dict(mean=[123.7], std=[58.4], bgr_to_rgb=True),
         input_size=16,
         name=subnet,

@@ -69,7 +69,9 @@ def test_a_folder_is_clustered_by_any_method(trained, tmp_path):
     (['--out', 'mine.csv', '--clusters', 0], '0 clusters cannot come of'),
     (['--out', 'mine.csv', '--data', 'nowhere'], 'nowhere.*is not a folder'),
     (['--out', 'mine.csv', '--device', 'tpu'], 'tpu'),
-    (['--out', 'mine.csv', '--seed', -1], 'at least 0'),
+    (['--out', 'mine.csv', '--seed', -1], 'from 0 to 2'),
+    (['--out', 'mine.csv', '--seed', 2**32], 'from 0 to 2'),
+    (['--out', 'mine.csv', '--workers', -1], 'at least 0'),
 ])
 def test_bad_input_is_refused(sdr, tmp_path, monkeypatch, args, complaint):
     monkeypatch.chdir(tmp_path)

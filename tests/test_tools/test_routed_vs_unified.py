@@ -16,7 +16,7 @@ from conftest import ROOT, mixture_sources, run_tool
 from mmengine.config import Config
 from mmselfsup.registry import DATASETS, MODELS
 
-from dspnet_mm.errors import VerificationError
+from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.slimming import plain_backbone_cfg
 
@@ -137,6 +137,13 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         copied.mkdir()
         (copied / 'result.json').write_text(result)
         tool.main()
+        # What it says is not lost by another command.
+        for others, complaint in ((argv[:-2], 'add balanced to --alternat'),
+                                  ([*argv, '--first-seed',
+                                    '7'], 'would be one of seed 7')):
+            with mock.patch.object(sys, 'argv', others), \
+                    pytest.raises(InputError, match=complaint):
+                tool.main()
     assert json.loads(report_path.read_text())['rows'] == report['rows']
     assert (tmp_path / 'routed_vs_unified_quick.png').stat().st_size
     # Of each seed all, four of halves, and six of SDR; on the seeds that are

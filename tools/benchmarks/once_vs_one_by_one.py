@@ -31,9 +31,10 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
 from trials import (COST_EPOCHS, METRICS, SECONDS, TRAININGS, Data, Job,
-                    Setting, add_trial_options, check_trial_options,
-                    choose_setting, measure_costs, report_stem, restore,
-                    run_groups, say, setting_seeds, trained_with, workers)
+                    Setting, add_trial_options, check_first_seed,
+                    check_trial_options, choose_setting, measure_costs,
+                    report_stem, restore, run_groups, say, setting_seeds,
+                    trained_with, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.errors import InputError
@@ -767,11 +768,7 @@ def check_earlier(path: str, args: argparse.Namespace) -> None:
     if os.path.normpath(earlier) != os.path.normpath(args.data):
         raise InputError(f'{path} is a report of {earlier}, and would be one '
                          f'of {args.data}: give another --out')
-    first, now = report['seeds'][0], args.seeds[0]
-    if first != now:
-        raise InputError(f'{path} is a report of seed {first} and those after '
-                         f'it, and would be one of seed {now} and those after '
-                         'it: give another --out')
+    check_first_seed(path, report, args.seeds)
 
 
 def main() -> None:

@@ -32,15 +32,17 @@ from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from methods import OF_ANY, read
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from torch import nn
 from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
-                    are_finite, check_trial_options, choose_setting,
-                    measure_costs, networks, report_stem, restore, run_groups,
-                    run_jobs, say, setting_seeds, trained_with, workers)
+                    are_finite, check_first_seed, check_trial_options,
+                    choose_setting, measure_costs, networks, report_stem,
+                    restore, run_groups, run_jobs, say, setting_seeds,
+                    trained_with, workers)
 
 from dspnet_mm.cli import markdown_table, run
 from dspnet_mm.clustering import backbone_of
@@ -55,7 +57,7 @@ from dspnet_mm.means import mean_and_error
 from dspnet_mm.models import SDR
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.routing import METRICS as ROUTING
-from dspnet_mm.slimming import recalibrate
+from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -63,7 +65,6 @@ NAME = 'tools/benchmarks/routed_vs_unified.py'
 CONFIG = os.path.join(ROOT, 'configs', 'sdr',
                       'sdr_resnet18-small_1xb32-coslr-48e_mixture.py')
 METRICS = dict(knn='kNN', linear='linear probe')
-_CALIBRATION_IMAGES = 1024
 # What a network is routed by, unless that is what is compared.
 ROUTED_BY = 'knn'
 
@@ -251,7 +252,7 @@ def worth(network: nn.Module, inputs: Tuple[torch.Tensor, torch.Tensor],
     """
     device = next(network.parameters()).device
     # As route.py does.
-    chosen = pick(inputs[0], _CALIBRATION_IMAGES, seed=0)
+    chosen = pick(inputs[0], CALIBRATION_IMAGES, seed=0)
     recalibrate(network, [inputs[0][chosen].to(device)])
     train, test = (extract_features(network, [(images, wanted)])
                    for images, wanted in zip(inputs, labels))
@@ -666,13 +667,53 @@ def choose(trainings: Trainings, way: str,
                           budget.setting_seeds, budget.widen)
 
 
-def compare(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
+def check_earlier(path: str, args: argparse.Namespace, mixture: dict) -> None:
+    """Refuse to replace what says something else, or more.
+
+    Args:
+        path (str): Where the report goes.
+        args (Namespace): The command's.
+        mixture (dict): What is known of the mixture.
+
+    Raises:
+        InputError: If there is no report, one of another mixture or other
+            seeds, or one with alternatives that this one would not have.
+    """
+    if not os.path.exists(path):
+        return
+    report = read(
+        path, ('mixture', *OF_ANY),
+        remedy='give another --out or move the '
+        'file')
+    if report['mixture'] != mixture:
+        raise InputError(f'{path} is a report of another mixture than '
+                         f'{args.mixture}: give another --out')
+    check_first_seed(path, report, args.seeds)
+    told = {row['idea'] for row in report.get('alternatives', [])}
+    lost = [
+        name for name, idea in ALTERNATIVES.items()
+        if idea.text in told and name not in args.alternatives
+    ]
+    if lost:
+        raise InputError(f'{path} tells of alternatives that would be lost: '
+                         f'add {" ".join(lost)} to --alternatives, or give '
+                         'another --out')
+
+
+def compare(args: argparse.Namespace, path: str,
+            pool: ProcessPoolExecutor) -> dict:
     """Train all, and put the report together.
+
+    Args:
+        args (Namespace): The command's.
+        path (str): Where the report goes.
+        pool (ProcessPoolExecutor): From :func:`workers`.
 
     Returns:
         dict: What the command writes as JSON, but for ``command``.
     """
     trainings = Trainings(args)
+    check_earlier(path, args, trainings.about)
     compared = (ALONE, 'sdr')
     # Side by side, so that no process waits for the other choice.
     with ThreadPoolExecutor(len(compared)) as threads:
@@ -801,7 +842,7 @@ def main() -> None:
     stem = report_stem(args, 'routed_vs_unified')
     check_writable(f'{stem}.json')
     with workers(args.processes) as pool:
-        report = compare(args, pool)
+        report = compare(args, f'{stem}.json', pool)
     report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
     write_json(f'{stem}.json', report)
     with whole_file(f'{stem}.png') as path:

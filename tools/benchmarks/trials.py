@@ -37,7 +37,7 @@ from dspnet_mm.evaluation.probes import joint_linear_accuracies
 from dspnet_mm.evaluation.report import PROBES, Features, labelled_datasets
 from dspnet_mm.files import RESULT, kept_result
 from dspnet_mm.models import SlimCLR, SupernetAlgorithm
-from dspnet_mm.slimming import recalibrate, slim
+from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate, slim
 from dspnet_mm.versions import versions
 
 METRICS = dict(
@@ -48,7 +48,6 @@ METRICS = dict(
 _LABELS = dict(finetuned_1=0.01, finetuned_10=0.1)
 _K = 20
 _BATCH_SIZE = 1024
-_CALIBRATION_IMAGES = 1024
 _FOLDS = 3
 # Hooks that trainings cannot do without; all others look on, and take time.
 _NEEDED_HOOKS = ('ClusterHook', )
@@ -135,6 +134,25 @@ def setting_seeds(number: int) -> List[int]:
 def is_reported(seed: int) -> bool:
     """Whether a seed is none that settings are chosen by."""
     return seed < _SETTING_SEED
+
+
+def check_first_seed(path: str, report: dict, seeds: Sequence[int]) -> None:
+    """Refuse to replace a report of other seeds.
+
+    Args:
+        path (str): The report's.
+        report (dict): What it says.
+        seeds (Sequence[int]): Those of what would take its place; more of the
+            same may.
+
+    Raises:
+        InputError: If the first ones differ.
+    """
+    first, now = report['seeds'][0], seeds[0]
+    if first != now:
+        raise InputError(f'{path} is a report of seed {first} and those after '
+                         f'it, and would be one of seed {now} and those after '
+                         'it: give another --out')
 
 
 class Idea(NamedTuple):
@@ -468,7 +486,7 @@ def calibrated_features(backbone: nn.Module, train: Labelled, test: Labelled,
     """
     device = next(backbone.parameters()).device
     # At random: a folder's images come class by class.
-    chosen = pick(train[1], _CALIBRATION_IMAGES, seed)
+    chosen = pick(train[1], CALIBRATION_IMAGES, seed)
     recalibrate(backbone, [train[0][chosen].to(device)])
     backbone.eval()
     return [

@@ -9,9 +9,8 @@ from mmselfsup.registry import HOOKS
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.clustering import (backbone_of, cluster_tree, draw_clusters,
-                                  image_features)
+                                  image_features, remove_features)
 from dspnet_mm.datasets import ClusterBatchSampler, write_clusters
-from dspnet_mm.datasets.clusters import check_sizes
 from dspnet_mm.engine.model_wrapper import algorithm_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
@@ -99,6 +98,8 @@ class ClusterHook(Hook):
                 with preserved_random_state():
                     self._cluster(runner, sampler)
             barrier()
+            # Where it refuses them, it does so in all processes.
+            sampler.images_clusters()
 
     def _cluster(self, runner: Runner, sampler: ClusterBatchSampler) -> None:
         model: SDR = algorithm_of(runner)
@@ -116,12 +117,9 @@ class ClusterHook(Hook):
             progress=runner.logger.info)
         clusters = cluster_tree(features, sampler.num_groups, sampler.levels,
                                 self.balanced, runner.seed)
-        check_sizes(clusters, sampler.num_clusters, 'k-means',
-                    2 * sampler.sampler.world_size)
         write_clusters(sampler.clusters, sampler.sampler.dataset, clusters)
         runner.message_hub.update_info(_DIGEST, sha256_of(sampler.clusters))
-        for left in (path, f'{path}.json'):
-            os.remove(left)
+        remove_features(path)
         picture = os.path.join(runner.work_dir, 'clusters.png')
         with whole_file(picture) as path:
             draw_clusters(dataset, clusters, runner.seed).savefig(

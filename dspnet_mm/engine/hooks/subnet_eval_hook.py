@@ -13,7 +13,7 @@ from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   extract_features, iterate, knn_accuracy,
                                   pick)
 from dspnet_mm.randomness import preserved_random_state
-from dspnet_mm.slimming import recalibrate, slim
+from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate, slim
 
 
 @HOOKS.register_module()
@@ -51,7 +51,7 @@ class SubnetEvalHook(Hook):
                  subnets: Optional[Sequence[str]] = None,
                  interval: int = 10,
                  k: int = 20,
-                 num_calibration: int = 1024,
+                 num_calibration: int = CALIBRATION_IMAGES,
                  max_train: Optional[int] = None,
                  max_test: Optional[int] = None,
                  num_workers: int = 0) -> None:

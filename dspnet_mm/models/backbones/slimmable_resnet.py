@@ -1,6 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 from itertools import islice
-from typing import Dict, Iterator, List, Optional, Sequence, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Union
 
 import torch
 from mmcls.models.backbones.resnet import ResLayer
@@ -53,14 +53,10 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
             i for stage i. Defaults to (4, ).
         with_cp (bool): Save memory by computing activations again in the
             backward pass. Defaults to False.
-        zero_init_residual (bool): Let blocks start as the identity. Not with
-            switchable batch norm. Defaults to False, as in MMSelfSup.
+        zero_init_residual (bool): Let blocks start as the identity, in all
+            sub-networks. Defaults to False, as in MMSelfSup.
         init_cfg (dict | list[dict], optional): How to initialise. Defaults
             to None, the ResNet's own.
-
-    Raises:
-        InputError: If blocks are to start as the identity, and batch norm is
-            switchable.
     """
 
     def __init__(self,
@@ -72,10 +68,6 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
                  zero_init_residual: bool = False,
                  init_cfg: Optional[Union[dict, list]] = None) -> None:
         family = build_family(family)
-        if zero_init_residual and switchable_bn:
-            raise InputError('zero_init_residual=True does not go with '
-                             'switchable_bn=True, by which a block has '
-                             'several last batch norms: set one to False')
         # The ResNet's constructor builds the stem by it.
         self.stem = family.stem
         super().__init__(
@@ -87,14 +79,30 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
             conv_cfg=dict(type='SlimmableConv2d'),
             norm_cfg=slimmable_norm_cfg(family, switchable_bn, sync_bn),
             with_cp=with_cp,
-            zero_init_residual=zero_init_residual,
             **({} if init_cfg is None else dict(init_cfg=init_cfg)))
         self.family = family
         self.switchable_bn = switchable_bn
+        # By another name than the ResNet's, which knows nothing of batch
+        # norms with several scales.
+        self.starts_as_identity = zero_init_residual
         self.set_active_subnet(family.full)
 
     def make_res_layer(self, **kwargs) -> SlimmableResLayer:
         return SlimmableResLayer(**kwargs)
+
+    def init_weights(self) -> None:
+        """Initialise, but for weights that ``init_cfg`` loads."""
+        super().init_weights()
+        loaded = isinstance(self.init_cfg,
+                            dict) and self.init_cfg['type'] == 'Pretrained'
+        if self.starts_as_identity and not loaded:
+            for name in self.res_layers:
+                self._start_as_identity(getattr(self, name))
+
+    def _start_as_identity(self, blocks: Iterable[nn.Module]) -> None:
+        for block in blocks:
+            last = block.norm2 if self.family.expansion == 1 else block.norm3
+            last.start_at_zero()
 
     def _activate_layers(self, subnet: Subnet) -> None:
         index = self._private_index(subnet)
@@ -132,10 +140,7 @@ class SlimmableResNet(ResNetExtension, SlimmableNetwork, ResNet):
         super().start_as(subnet)
         with activate(subnet, self):
             for name in self.res_layers:
-                for block in getattr(self, name).dropped_blocks():
-                    last = block.norm2 if self.family.expansion == 1 \
-                        else block.norm3
-                    last.start_at_zero()
+                self._start_as_identity(getattr(self, name).dropped_blocks())
 
     @property
     def stages(self) -> List[nn.Module]:
