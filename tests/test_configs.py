@@ -118,6 +118,67 @@ def test_us3l_gets_smaller_in_four_phases_and_distills():
     assert cfg.optim_wrapper.optimizer.weight_decay == 0
 
 
+@pytest.mark.parametrize('name, model, optimizer, epochs, decays', [
+    ('mocov2',
+     dict(
+         type='SlimCLRMoCoV2',
+         queue_size=65536,
+         base_momentum=0.999,
+         momentum_schedule='constant',
+         distillation_temperature=5,
+         temperature=0.2,
+         out_channels=128,
+         hid_channels=2048), dict(type='SGD', lr=0.2, weight_decay=1e-4), 200,
+     lambda name: 'bias' not in name),
+    ('mocov3',
+     dict(
+         type='SlimCLRMoCoV3',
+         base_momentum=0.99,
+         momentum_schedule='cosine',
+         distillation_temperature=1,
+         temperature=1,
+         out_channels=256,
+         hid_channels=4096), dict(type='LARS', lr=3.2, weight_decay=1e-6), 300,
+     lambda name: name.endswith('weight')),
+])
+def test_slimclr_has_the_authors_recipe_on_imagenet(name, model, optimizer,
+                                                    epochs, decays):
+    init_default_scope('mmselfsup')
+    path, = [path for path in CONFIGS if f'{name}_resnet50' in path]
+    cfg = Config.fromfile(path)
+    assert cfg.train_dataloader.batch_size * 8 == 1024
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert dict(
+        cfg.optim_wrapper.optimizer, momentum=0.9) == dict(
+            optimizer, momentum=0.9)
+    built = MODELS.build(
+        dict(cfg.model, family=dict(cfg.model.family, base_channels=8)))
+    # What the config leaves to the class counts as well.
+    found = dict(
+        type=type(built).__name__,
+        temperature=built.head.temperature,
+        **{
+            key: cfg.model.neck[key]
+            for key in ('out_channels', 'hid_channels')
+        })
+    for key in model.keys() - found.keys():
+        found[key] = len(built.queue.features) if key == 'queue_size' \
+            else getattr(built, key)
+    assert found == model
+    assert [subnet.widths[0] for subnet in built.family.desired.values()
+            ] == [1, 0.75, 0.5, 0.25]
+    assert built.backbone.starts_as_identity
+    wrapper = build_optim_wrapper(built, cfg.optim_wrapper)
+    decay = {
+        id(group['params'][0]): group['weight_decay']
+        for group in wrapper.optimizer.param_groups
+    }
+    for key, parameter in built.named_parameters():
+        if parameter.requires_grad:
+            assert (decay[id(parameter)] > 0) == decays(key), key
+
+
 def test_slimclr_starts_slowly():
     init_default_scope('mmselfsup')
     path, = [path for path in CONFIGS if 'mocov3_resnet50' in path]

@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/models/dspnet.py',
     '../_base_/datasets/image-folder_224.py',
     'mmselfsup::selfsup/_base_/schedules/lars_coslr-200e_in1k.py',
+    '../_base_/schedules/lars_paramwise.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -28,13 +29,7 @@ train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 optim_wrapper = dict(
     accumulative_counts=4,
     optimizer=dict(lr=4.8),
-    # Neither decay nor layer-wise scaling for batch norms and biases.
-    paramwise_cfg=dict(
-        custom_keys={
-            'bn': dict(decay_mult=0, lars_exclude=True),
-            'bias': dict(decay_mult=0, lars_exclude=True),
-            'downsample.1': dict(decay_mult=0, lars_exclude=True),
-        }))
+    paramwise_cfg=_base_.lars_paramwise)
 
 custom_hooks = [
     dict(

@@ -4,6 +4,7 @@ _base_ = [
     '../_base_/models/sdr.py',
     '../_base_/datasets/image-folder_224.py',
     'mmselfsup::selfsup/_base_/schedules/lars_coslr-200e_in1k.py',
+    '../_base_/schedules/lars_paramwise.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -38,14 +39,7 @@ train_cfg = dict(type='ResumableTrainLoop')
 # trains some channels: both act more on groups than they would on networks of
 # their own. What that does is not measured.
 optim_wrapper = dict(
-    optimizer=dict(lr=1.2),
-    # Neither decay nor layer-wise scaling for batch norms and biases.
-    paramwise_cfg=dict(
-        custom_keys={
-            'bn': dict(decay_mult=0, lars_exclude=True),
-            'bias': dict(decay_mult=0, lars_exclude=True),
-            'downsample.1': dict(decay_mult=0, lars_exclude=True),
-        }))
+    optimizer=dict(lr=1.2), paramwise_cfg=_base_.lars_paramwise)
 
 # In seconds: the other processes wait while the first clusters the images.
 env_cfg = dict(dist_cfg=dict(timeout=6 * 3600))

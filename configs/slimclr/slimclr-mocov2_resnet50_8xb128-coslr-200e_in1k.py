@@ -24,12 +24,17 @@ train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 model = dict(
     family=dict(depth=50, input_size=224),
     channels_last=True,
+    backbone=dict(zero_init_residual=True),
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=[view, view]))
 
+# No decay for biases; those of batch norms have the number of a width behind
+# them.
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4))
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
+    optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4),
+    paramwise_cfg=dict(custom_keys={'bias': dict(decay_mult=0)}))
 default_hooks = dict(
     checkpoint=dict(interval=5, max_keep_ckpts=3),
     gradients=dict(type='GradientHook', interval=500))

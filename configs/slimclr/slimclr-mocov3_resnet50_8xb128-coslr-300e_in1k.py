@@ -5,6 +5,7 @@ _base_ = [
     '../_base_/models/slimclr_mocov3.py',
     '../_base_/datasets/image-folder_224-moco.py',
     '../_base_/schedules/warmup-10e_coslr.py',
+    '../_base_/schedules/lars_paramwise.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -12,19 +13,15 @@ train_dataloader = dict(dataset=dict(data_root='data/imagenet/train'))
 model = dict(
     family=dict(depth=50, input_size=224),
     channels_last=True,
+    backbone=dict(zero_init_residual=True),
     data_preprocessor=dict(
         type='AugmentingDataPreprocessor', views=_base_.views))
 
-# Neither decay nor layer-wise scaling for batch norms and biases.
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='AmpOptimWrapper',
+    loss_scale='dynamic',
     optimizer=dict(type='LARS', lr=3.2, momentum=0.9, weight_decay=1e-6),
-    paramwise_cfg=dict(
-        custom_keys={
-            'bn': dict(decay_mult=0, lars_exclude=True),
-            'bias': dict(decay_mult=0, lars_exclude=True),
-            'downsample.1': dict(decay_mult=0, lars_exclude=True),
-        }))
+    paramwise_cfg=_base_.lars_paramwise)
 # Where it is changed, param_scheduler.0.end is to become half of it.
 max_epochs = 300
 param_scheduler = [

@@ -46,13 +46,11 @@ HEADS = dict(
 def build(method, **kwargs):
     if method == 'SlimCLRMoCoV2':
         kwargs.setdefault('queue_size', 16)
+    if method != 'SlimCLRSimCLR':
+        kwargs.setdefault('base_momentum', 0.9)
     torch.manual_seed(0)
     return MODELS.build(
-        model_cfg(
-            type=method,
-            head=copy.deepcopy(HEADS[method]),
-            base_momentum=0.9,
-            **kwargs))
+        model_cfg(type=method, head=copy.deepcopy(HEADS[method]), **kwargs))
 
 
 def batch(seed=1, number=8, size=16):
@@ -285,7 +283,8 @@ def test_mixed_precision_gives_about_the_same_loss(method):
         wrapper = wrapper(
             optimizer=torch.optim.SGD(model.parameters(), lr=0.01))
         losses.append([
-            model.train_step(batch(), wrapper)['loss'].item() for _ in range(2)
+            model.train_step(batch(number=16), wrapper)['loss'].item()
+            for _ in range(2)
         ])
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert losses[0] != losses[1]
@@ -295,6 +294,17 @@ def test_simclr_has_no_target_network():
     model = build('SlimCLRSimCLR')
     model.init_weights()
     assert not any('target' in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize('option', [
+    dict(base_momentum=0.9),
+    dict(momentum_schedule='constant'),
+    dict(follow_each_step=True)
+])
+def test_simclr_has_no_options_of_a_target_network(option):
+    name, = option
+    with pytest.raises(InputError, match=f'no target network for {name}'):
+        build('SlimCLRSimCLR', **option)
 
 
 @pytest.mark.parametrize('method', HEADS)

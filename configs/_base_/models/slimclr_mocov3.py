@@ -6,7 +6,6 @@ temperature = 1.0
 model = dict(
     type='SlimCLRMoCoV3',
     base_momentum=0.99,
-    distillation_temperature=1.,
     neck=dict(
         hid_channels=4096,
         out_channels=256,

@@ -77,10 +77,10 @@ class SupernetAlgorithm(BaseModel):
             US3L's does. Defaults to False.
         group_decay (float): Weight decay of the first of eight groups of a
             layer's output channels; each further one's is lower, since fewer
-            sub-networks use these channels; linear layers have one group.
-            Takes the place of the optimizer's ``weight_decay`` in each of its
-            steps. From US3L (arXiv 2303.06870). Not with switchable batch
-            norm. Defaults to 0, none.
+            sub-networks use these channels; the weights of a linear layer are
+            one group. Takes the place of the optimizer's ``weight_decay`` in
+            each of its steps. From US3L (arXiv 2303.06870). Not with
+            switchable batch norm. Defaults to 0, none.
         group_slope (float): By which part of that the decay of each further
             group is lower, in [0, 1/7], from half of the training on; it
             rises to it from 0. Defaults to 0.05, US3L's.
@@ -634,8 +634,8 @@ def group_penalty(parameters: Iterable[torch.Tensor], progress: float,
 
     Args:
         parameters (Iterable[Tensor]): Each has its output channels first;
-            those that do not learn are left out. Linear layers' are one
-            group.
+            those that do not learn are left out. The weights of a linear layer
+            are one group.
         progress (float): Which part of the training is done, in [0, 1]. The
             groups' weights part over the first half.
         slope (float): By how much weights then fall from one of the eight

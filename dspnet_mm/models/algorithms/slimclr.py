@@ -34,8 +34,7 @@ class SlimCLR(SupernetAlgorithm):
             to find images as alike as the online supernet does. Defaults to
             True.
         distillation_temperature (float): By which similarities, in [-1, 1],
-            are divided for that, above 0. Defaults to 5, for MoCo v2 and
-            SimCLR; for MoCo v3 it is 1.
+            are divided for that, above 0. Defaults to 5; with MoCo v3, to 1.
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
@@ -147,19 +146,36 @@ class SlimCLRMoCoV3(SlimCLR):
 
     Args:
         *args: See :class:`SlimCLR`. The head is MMSelfSup's MoCoV3Head.
+        distillation_temperature (float): See :class:`SlimCLR`. Defaults to 1.
         **kwargs: See :class:`SlimCLR`.
     """
     method = 'slimclr-mocov3'
 
+    def __init__(self,
+                 *args,
+                 distillation_temperature: float = 1.,
+                 **kwargs) -> None:
+        super().__init__(
+            *args, distillation_temperature=distillation_temperature, **kwargs)
+
+    def compute_targets(self, views: Views) -> List[torch.Tensor]:
+        """The keys: directions of the target's projections, of all processes.
+
+        For each view, of shape (N times processes, D).
+        """
+        return [
+            concat_all_gather(F.normalize(target, dim=1))
+            for target in super().compute_targets(views)
+        ]
+
     def similarities(
         self, views: Views, targets: List[torch.Tensor]
     ) -> Tuple[List[torch.Tensor], torch.Tensor, torch.Tensor]:
-        """See :meth:`SlimCLR.similarities`: keys are of all processes."""
+        """See :meth:`SlimCLR.similarities`: a view's keys are the other's."""
         projections = [self.neck(self.backbone(view))[0] for view in views]
         similarities = []
-        for projection, target in zip(projections, targets[::-1]):
+        for projection, keys in zip(projections, targets[::-1]):
             queries = F.normalize(self.head.predictor([projection])[0], dim=1)
-            keys = concat_all_gather(F.normalize(target, dim=1))
             similarities.append(queries @ keys.t())
         size = len(views[0])
         right = torch.arange(size, device=queries.device) + get_rank() * size
@@ -170,17 +186,24 @@ class SlimCLRMoCoV3(SlimCLR):
 class SlimCLRSimCLR(SlimCLR):
     """SlimCLR with SimCLR (arXiv 2002.05709): views against each other.
 
-    There is no target network. With the supernet alone sampled, it is
-    MMSelfSup's SimCLR; but several processes take the gradient of all losses,
-    as one process with their images would.
+    There is no target network, nor any option of one. With the supernet alone
+    sampled, it is MMSelfSup's SimCLR; but several processes take the gradient
+    of all losses, as one process with their images would.
 
     Args:
         *args: See :class:`SlimCLR`. The head is MMSelfSup's ContrastiveHead.
         **kwargs: See :class:`SlimCLR`.
+
+    Raises:
+        InputError: If an option of the target network is given.
     """
     method = 'slimclr-simclr'
 
     def __init__(self, *args, **kwargs) -> None:
+        for name in ('base_momentum', 'momentum_schedule', 'follow_each_step'):
+            if name in kwargs:
+                raise InputError(f'SimCLR has no target network for {name} to '
+                                 'be of: leave it out')
         super().__init__(*args, **kwargs)
         del self.target_net
 
