@@ -9,6 +9,8 @@ import os
 import re
 import shlex
 import sys
+from itertools import chain
+from statistics import mean
 from typing import Dict, List, Optional, Tuple
 
 from matplotlib.figure import Figure
@@ -30,26 +32,42 @@ Curves = Dict[str, List[Tuple[int, float]]]
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'work_dirs',
+        'rows',
         nargs='+',
-        metavar='WORK_DIR',
-        help='of trainings with GradientHook, one for each row')
+        metavar='ROW',
+        help='the work directory of a training with GradientHook; or several, '
+        'joined by commas, which differ in their seed alone and make one row; '
+        'NAME= in front says what a row is called')
     parser.add_argument(
         '--out',
         required=True,
         metavar='PICTURE.png',
         help='where it goes, and beside it, as .json, means over the second '
-        'half of each training')
+        'half of the trainings')
     return parser.parse_args()
 
 
+def trainings_of(row: str) -> Tuple[str, List[str]]:
+    """What a row is called, and the work directories that it is of."""
+    name, _, work_dirs = row.rpartition('=')
+    # A folder may be called anything.
+    found = [row] if os.path.isdir(row) else work_dirs.split(',')
+    if found == [row]:
+        name = ''
+    return name or os.path.basename(os.path.abspath(found[0])), found
+
+
 def read(work_dir: str) -> Curves:
-    """What was recorded, by iteration, a resumed run's parts together."""
+    """What was recorded, by iteration, a resumed run's parts together.
+
+    Where a later part begins, what was recorded before ends.
+    """
     curves: Dict[str, Dict[int, float]] = {}
     for path in sorted(
             glob.glob(
                 os.path.join(
                     glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
+        part: Dict[str, Dict[int, float]] = {}
         with open(path) as file:
             for number, line in enumerate(file, 1):
                 try:
@@ -59,7 +77,17 @@ def read(work_dir: str) -> Curves:
                     raise InputError(f'{path}, line {number} is not what '
                                      f'training writes ({error}): remove it')
                 for key, value in values.items():
-                    curves.setdefault(key, {})[step] = value
+                    part.setdefault(key, {})[step] = value
+        begin = min(chain(*part.values()), default=math.inf)
+        for key in {*curves, *part}:
+            before = curves.get(key, {}).items()
+            curves[key] = {
+                **{
+                    step: value
+                    for step, value in before if step < begin
+                },
+                **part.get(key, {})
+            }
     if not curves:
         raise InputError(f'{work_dir} holds no gradients: train with '
                          "dict(type='GradientHook') among the hooks")
@@ -100,7 +128,7 @@ def recorded(line: str) -> Tuple[int, Dict[str, float]]:
 
 
 def draw(rows: Dict[str, Curves]) -> Figure:
-    """A row for each training, a panel for each kind of figure."""
+    """Draw each row, a panel for each kind of figure."""
     figure = Figure(figsize=(13, 3.2 * len(rows)), layout='constrained')
     axes = figure.subplots(len(rows), 2, squeeze=False, sharey='col')
     for line, (title, curves) in zip(axes, rows.items()):
@@ -119,24 +147,43 @@ def draw(rows: Dict[str, Curves]) -> Figure:
     return figure
 
 
-def means(title: str, curves: Curves) -> List[dict]:
-    """A row for each figure: its mean over the second half of a training.
+def pooled(trainings: List[Curves]) -> Curves:
+    """The means over trainings, by iteration."""
+    values: Dict[str, Dict[int, List[float]]] = {}
+    for curves in trainings:
+        for name, points in curves.items():
+            of_steps = values.setdefault(name, {})
+            for step, value in points:
+                of_steps.setdefault(step, []).append(value)
+    return {
+        name: [(step, mean(each)) for step, each in sorted(of_steps.items())]
+        for name, of_steps in values.items()
+    }
 
-    Before, a slow start has no figures of smaller sub-networks. The error is
-    that of independent values, as batches are.
+
+def means(title: str, trainings: List[Curves]) -> List[dict]:
+    """A line for each figure: its mean over the trainings' second half.
+
+    Before, a slow start has no figures of smaller sub-networks. Of several
+    trainings it has an error: what one recorded is not independent.
     """
-    last = max(step for points in curves.values() for step, _ in points)
-    rows = []
-    for name, points in sorted(curves.items()):
-        values = [value for step, value in points if 2 * step > last]
-        if len(values) > 1:
-            rows.append(
+    last = max(step for curves in trainings for points in curves.values()
+               for step, _ in points)
+    lines = []
+    for name in sorted({*chain(*trainings)}):
+        halves = [[
+            value for step, value in curves.get(name, []) if 2 * step > last
+        ] for curves in trainings]
+        of_each = [mean(values) for values in halves if values]
+        if of_each:
+            lines.append(
                 dict(
                     training=title,
                     figure=name,
-                    second_half=mean_and_error(values),
-                    iterations=len(values)))
-    return rows
+                    second_half=mean_and_error(of_each)
+                    if len(of_each) > 1 else of_each[0],
+                    trainings=len(of_each)))
+    return lines
 
 
 def main() -> None:
@@ -144,27 +191,29 @@ def main() -> None:
     report = f'{os.path.splitext(args.out)[0]}.json'
     check_picture(args.out)
     check_writable(report)
-    rows: Dict[str, Curves] = {}
-    for work_dir in args.work_dirs:
-        title = os.path.basename(os.path.abspath(work_dir))
+    rows: Dict[str, List[Curves]] = {}
+    seeds: Dict[str, List[Optional[int]]] = {}
+    for row in args.rows:
+        title, work_dirs = trainings_of(row)
         if title in rows:
-            raise InputError(f'{" ".join(args.work_dirs)}: two are called '
-                             f'{title}, as rows would be: rename one of them')
-        rows[title] = read(work_dir)
-    figure = draw(rows)
+            raise InputError(f'{" ".join(args.rows)}: two rows are called '
+                             f'{title}: put another NAME= in front of one')
+        rows[title] = [read(work_dir) for work_dir in work_dirs]
+        seeds[title] = [seed_of(work_dir) for work_dir in work_dirs]
+    figure = draw({
+        title: pooled(trainings)
+        for title, trainings in rows.items()
+    })
     with whole_file(args.out) as temporary:
         figure.savefig(temporary, dpi=150)
     write_json(
         report,
         dict(
             rows=[
-                row for title, curves in rows.items()
-                for row in means(title, curves)
+                line for title, trainings in rows.items()
+                for line in means(title, trainings)
             ],
-            seeds={
-                os.path.basename(os.path.abspath(work_dir)): seed_of(work_dir)
-                for work_dir in args.work_dirs
-            },
+            seeds=seeds,
             versions=versions(),
             command=shlex.join(['python', *sys.argv])))
     print(f'picture: {args.out}, means: {report}')

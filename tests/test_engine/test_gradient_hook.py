@@ -153,48 +153,64 @@ def test_a_run_records_them(tmp_path):
     height, width, _ = plt.imread(picture).shape
     assert width > 3 * height
     report = json.loads(picture.with_suffix('.json').read_text())
-    # Of two recorded iterations one is in the second half, without an error.
-    assert report['rows'] == []
-    assert report['seeds'] == {tmp_path.name: cfg.randomness.seed}
+    # Of two recorded iterations one is in the second half.
+    assert 'cosine_large_tiny' in {row['figure'] for row in report['rows']}
+    assert report['seeds'] == {tmp_path.name: [cfg.randomness.seed]}
 
 
-def test_means_are_of_the_second_half(tmp_path):
-    folder = tmp_path / 'run' / 'now' / 'vis_data'
+def record(run, *points, part='now'):
+    """Write what GradientHook records, at some steps."""
+    folder = run / part / 'vis_data'
     folder.mkdir(parents=True)
     lines = [
         json.dumps({
             'gradients/cosine_a_b': value,
             'step': step
-        }) for step, value in ((10, 9.), (20, 9.), (30, 1.), (40, 2.))
+        }) for step, value in points
     ]
     (folder / 'scalars.json').write_text('\n'.join(lines))
+
+
+def test_means_are_of_the_second_half_and_errors_of_seeds(tmp_path):
+    alone, first, second = (tmp_path / name for name in ('one', 'a', 'b'))
+    record(alone, (10, 9.), (20, 9.), (30, 1.), (40, 2.))
+    record(first, (10, 9.), (20, 9.), (30, 0.), (40, 2.))
+    record(second, (10, 9.), (20, 9.), (30, 4.), (40, 6.))
+    done = run_tool('plot_gradients.py', alone, f'two={first},{second}',
+                    '--out', tmp_path / 'gradients.png')
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / 'gradients.json').read_text())
+    assert report['seeds'] == dict(one=[None], two=[None, None])
+    assert report['rows'] == [
+        dict(
+            training='one', figure='cosine_a_b', second_half=1.5, trainings=1),
+        dict(
+            training='two',
+            figure='cosine_a_b',
+            second_half=dict(mean=3., se=2.),
+            trainings=2)
+    ]
+
+
+def test_what_a_later_run_does_not_go_on_from_is_left_out(tmp_path):
+    record(tmp_path / 'run', (10, 9.), (20, 9.), (30, 9.), part='1')
+    # Resumed from the checkpoint of step 15.
+    record(tmp_path / 'run', (20, 1.), part='2')
     done = run_tool('plot_gradients.py', tmp_path / 'run', '--out',
                     tmp_path / 'gradients.png')
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / 'gradients.json').read_text())
-    assert report['seeds'] == dict(run=None)
-    row, = report['rows']
-    assert row == dict(
-        training='run',
-        figure='cosine_a_b',
-        second_half=dict(mean=1.5, se=0.5),
-        iterations=2)
+    row, = json.loads((tmp_path / 'gradients.json').read_text())['rows']
+    assert row['second_half'] == 1
 
 
-def test_two_runs_of_one_name_are_refused(tmp_path):
+def test_two_rows_of_one_name_are_refused(tmp_path):
     for parent in ('a', 'b'):
-        folder = tmp_path / parent / 'run' / 'now' / 'vis_data'
-        folder.mkdir(parents=True)
-        (folder / 'scalars.json').write_text(
-            json.dumps({
-                'gradients/cosine_a_b': 1.,
-                'step': 1
-            }))
+        record(tmp_path / parent / 'run', (1, 1.))
     picture = tmp_path / 'gradients.png'
     done = run_tool('plot_gradients.py', tmp_path / 'a' / 'run',
                     tmp_path / 'b' / 'run', '--out', picture)
     assert done.returncode == 2
-    assert 'two are called run' in done.stderr
+    assert 'two rows are called run' in done.stderr
     assert not picture.exists()
 
 
