@@ -150,9 +150,13 @@ def folder_networks() -> Tuple[List[str], List[str], List[int]]:
         channels of the last stage, the largest network first.
 
     Raises:
-        InputError: If ``EXPORT`` is wrong, or the networks do not expect the
-            same images.
+        InputError: If ``EXPORT`` is wrong, the networks do not expect the
+            same images, or ``INIT`` wants them without their weights.
     """
+    init = os.environ.get('INIT', 'slimmed')
+    if init != 'slimmed':
+        raise InputError(f'INIT={init} is not allowed here, where networks '
+                         'stay as they were exported: leave it out')
     folder = os.path.dirname(_path())
     paths = find_plain_files([folder])
     networks = [load_plain(path) for path in paths]

@@ -387,6 +387,14 @@ def test_classifiers_of_all_networks_are_trained_together(
         for name, tensor in large.items())
 
 
+def test_classifiers_of_random_networks_are_not_trained_together(
+        exports, monkeypatch):
+    monkeypatch.setenv('EXPORT', str(exports / 'medium.pth'))
+    monkeypatch.setenv('INIT', 'random')
+    with pytest.raises(InputError, match='INIT=random is not allowed here'):
+        transfer.folder_networks()
+
+
 def test_mmclassification_infers(exports, tmp_path, monkeypatch):
     from mmcls.apis import init_model
     init_default_scope('mmcls')

@@ -239,6 +239,18 @@ _SLIMCLR = {
     'losses-summed':
     Idea("the supernet's loss counts as much as the others",
          {'model.loss_weights': 'sum'}),
+    'losses-by-width':
+    Idea("a sub-network's loss counts as much as it is wide",
+         {'model.loss_weights': 'width'}),
+    'losses-by-share':
+    Idea('a loss counts by the part of all widths, in sum 1',
+         {'model.loss_weights': 'width_share'}),
+    'losses-by-mean':
+    Idea('a loss counts by the width over the mean width',
+         {'model.loss_weights': 'width_over_mean'}),
+    'losses-smaller-added':
+    Idea('a loss counts 1 and all smaller widths, in the mean 1',
+         {'model.loss_weights': 'smaller_added'}),
     'none-of-three':
     Idea('neither slow start nor distillation nor weights', {
         **_ALL_WIDTHS, 'model.distillation': False,

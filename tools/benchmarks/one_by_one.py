@@ -1,5 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """The baselines: what methods build on, by MMSelfSup, on one plain network."""
+from dspnet_mm.errors import InputError
 from dspnet_mm.slimming import plain_backbone_cfg
 from dspnet_mm.subnet import ResNetFamily, Subnet
 
@@ -50,8 +51,13 @@ def alone_cfg(cfg: dict, family: ResNetFamily, subnet: Subnet) -> dict:
 def _plain(neck: dict, in_channels: int) -> dict:
     """The config of MMSelfSup's neck for that of a slimmable one.
 
-    Its hidden layers always have batch norm.
+    Raises:
+        InputError: If its hidden layers are to have no batch norm, which
+            they always have in MMSelfSup's.
     """
+    if not neck.get('with_hidden_bn', True):
+        raise InputError("MMSelfSup's NonLinearNeck has no with_hidden_bn="
+                         'False: give a config without')
     left_out = ('slim_input', 'slim_hidden', 'with_hidden_bn')
     return dict({key: neck[key]
                  for key in neck if key not in left_out},

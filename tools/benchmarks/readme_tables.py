@@ -143,6 +143,8 @@ def table(match: re.Match) -> str:
         with open(path) as file:
             result = json.load(file)
         rows = rows_of(result, match['part'])
+        if not rows:
+            raise ValueError(f'no {match["part"] or "rows"} in it')
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f'{path} cannot be read ({error}): write it with the '
                          'command that its README names')
