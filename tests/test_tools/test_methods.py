@@ -32,10 +32,13 @@ def us3l(report):
 def test_each_way_to_train_comes_once(report, tmp_path):
     other = us3l(report)
     # Three seeds of it, the other way round, and twice as dear.
-    seeds = other['seeds'] = other['seeds'][2::-1]
+    seeds = other['seeds'][2::-1]
     del other['by_seed']['seed']
     for way, of_seeds in other['by_seed'].items():
         other['by_seed'][way] = of_seeds[2::-1]
+    # And a fourth that only one of the ways has.
+    other['by_seed']['us3l'].append(other['by_seed']['us3l'][0])
+    other['seeds'] = [*seeds, 3]
     other['costs']['us3l'] = [2 * each for each in other['costs']['us3l']]
     out = tmp_path / 'methods.json'
     done = run_tool(TOOL, REPORT, written(other, tmp_path, 'us3l.json'),

@@ -90,6 +90,10 @@ def test_what_theirs_lacks_is_left_out(benchmark):
     row, = comparison.gain_rows(ours, dict(seed=theirs))
     assert (row['subnet'], row['against']) == ('tiny', 'seed')
     assert row['linear_gain'] == pytest.approx(dict(mean=0.1, se=0.))
+    # Seeds beyond theirs as well.
+    ours.append(outcome(benchmark, dict(large=0.1, tiny=0.9)))
+    assert comparison.figures_of(ours, theirs, costs(1), costs(1)) == figures
+    assert comparison.gain_rows(ours, dict(seed=theirs)) == [row]
 
 
 def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
@@ -337,7 +341,7 @@ def test_all_ways_are_trained_and_compared(benchmark, tmp_path):
     # DSPNet's are to be trained, for two seeds.
     with mock.patch.dict(module.BUDGETS['digits'], quick=budget), \
             mock.patch.object(sys, 'argv', [
-                *argv, '--dns', '8', '--no-seed']), \
+                *argv, '--dns', '8', '--seed-runs', '0']), \
             mock.patch.object(benchmark('trials'), 'COST_RUNS', 1):
         module.main()
     assert len([*out.glob('trainings/*/*.pth')]) == 36 + 2 * (1 + 5)
@@ -491,6 +495,10 @@ def test_both_sides_have_as_many_keys(benchmark):
     (['--data', 'digits', '--budget', 'gpu'], 'gpu.*quick, full'),
     (['--data', 'nowhere'], 'error: nowhere is not a folder'),
     (['--data', 'digits', '--first-seed', 9998], 'on seeds from 10000'),
+    (['--data', 'digits', '--seed-runs', 1], '--seed-runs 1.*from 2 to the 3'),
+    (['--data', 'digits', '--seed-runs', 4], '--seed-runs 4.*from 2 to the 3'),
+    (['--data', 'digits', '--method', 'us3l', '--seed-runs', 2
+      ], '--seed-runs is for --method dspnet'),
 ])
 def test_wrong_arguments_are_refused(args, complaint, tmp_path):
     done = run_tool(TOOL, *args, '--out', tmp_path / 'out')

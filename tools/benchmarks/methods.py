@@ -85,8 +85,12 @@ def trained_on(report: dict) -> Tuple[dict, str]:
 
 
 def common_seeds(reports: Iterable[dict]) -> List[int]:
-    """The seeds that all reports have."""
-    seeds = [report['seeds'] for report in reports]
+    """The seeds that all ways of all reports have."""
+    # A way may have the first ones alone.
+    seeds = [
+        report['seeds'][:min(map(len, report['by_seed'].values()))]
+        for report in reports
+    ]
     return [seed for seed in seeds[0] if all(seed in each for each in seeds)]
 
 

@@ -450,8 +450,10 @@ def figures_of(ours: List[Outcome], theirs: List[Outcome], our_costs: Costs,
                their_costs: Costs) -> Dict[str, float]:
     """What the comparison comes to, over the networks that theirs has.
 
-    Both lists go by the same seeds; costs are those of one.
+    Both lists go by the same seeds, of which theirs may be the first ones
+    alone; costs are those of one.
     """
+    ours = ours[:len(theirs)]
     gains = gains_by_network(ours, theirs)
     # The first is the supernet, whose gain may be the others' loss.
     smaller = [name for name in list(ours[0].accuracies)[1:] if name in gains]
@@ -635,7 +637,7 @@ def compare(args: argparse.Namespace, method: str,
     own.best = sides.best
     first = [method, sides.alone]
     # Behind them: SEED's teacher is the largest network trained by BYOL.
-    last = ['seed'] if method == 'dspnet' and not args.no_seed else []
+    last = ['seed'] if method == 'dspnet' and args.seed_runs else []
     settings: Dict[str, Dict[str, dict]] = {}
     by_way: Dict[str, List[Outcome]] = {}
 
@@ -653,13 +655,13 @@ def compare(args: argparse.Namespace, method: str,
             settings.setdefault(way, {})[network] = dict(
                 best=best._asdict(), tried=tried)
 
-    def train(ways: List[str]) -> None:
+    def train(ways: List[str], seeds: List[int]) -> None:
         say(f'{", ".join(METHODS[way] for way in ways)}: seeds '
-            f'{", ".join(map(str, args.seeds))}')
+            f'{", ".join(map(str, seeds))}')
         # Ways in turn, so that what slows the machine slows all of them.
-        groups = [sides.jobs(way, seed) for seed in args.seeds for way in ways]
+        groups = [sides.jobs(way, seed) for seed in seeds for way in ways]
         if 'seed' in ways:
-            sides.restore_teachers(chain(*groups), args.seeds, pool)
+            sides.restore_teachers(chain(*groups), seeds, pool)
         outcomes = run_all(groups, sides.folder, pool)
         for index, way in enumerate(ways):
             by_way[way] = outcomes[index::len(ways)]
@@ -667,11 +669,11 @@ def compare(args: argparse.Namespace, method: str,
     choose_for(first)
     with ThreadPoolExecutor(1) as thread:
         chosen = [thread.submit(choose_for, [way]) for way in last]
-        train(first)
+        train(first, args.seeds)
         for each in chosen:
             each.result()
     for way in last:
-        train([way])
+        train([way], args.seeds[:args.seed_runs])
     brief = Sides(args, method, dns=args.dns, epochs=COST_EPOCHS)
     costs = costs_of(sides, brief, list(by_way), args.seeds[0], pool)
     figures: Dict[str, float] = {}
@@ -774,10 +776,20 @@ def check_earlier(path: str, args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument(
-        '--no-seed',
-        action='store_true',
-        help='leave SEED out, which DSPNet is compared with as well')
+        '--seed-runs',
+        type=int,
+        metavar='N',
+        help='compare DSPNet with SEED as well, on the first N of the seeds; '
+        '0 leaves SEED out (default: on all)')
     args = parse_args(parser)
+    if args.seed_runs is None:
+        args.seed_runs = len(args.seeds)
+    elif args.method != 'dspnet':
+        raise InputError('--seed-runs is for --method dspnet, not for '
+                         f'{args.method}: leave it out')
+    if args.seed_runs != 0 and not 2 <= args.seed_runs <= len(args.seeds):
+        raise InputError(f'--seed-runs {args.seed_runs} is not allowed: give '
+                         f'0, or from 2 to the {len(args.seeds)} of --seeds')
     method = args.method
     stem = report_stem(args, 'once_vs_one_by_one',
                        f'{report_name(args)}{args.dns}')
