@@ -124,6 +124,29 @@ def sha256_of(path: str) -> str:
     return digest.hexdigest()
 
 
+def check_exists(path: str) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Args:
+        path (str): Where it should be.
+
+    Raises:
+        InputError: If there is no file, with those that are there.
+    """
+    if os.path.isfile(path):
+        return
+    is_folder = os.path.isdir(path)
+    folder = path if is_folder else os.path.dirname(path) or '.'
+    there = [
+        os.path.join(folder, name) for name in sorted(os.listdir(folder))
+        if name.endswith('.pth')
+    ] if os.path.isdir(folder) else []
+    wanted = ' or '.join(there) or \
+        'one that training wrote, e.g. work_dirs/.../epoch_N.pth'
+    found = 'is a folder' if is_folder else 'does not exist'
+    raise InputError(f'{path} {found}: give {wanted}')
+
+
 def load_checkpoint(path: str) -> Dict[str, Any]:
     """Load a checkpoint; no code of it runs but what is on a list.
 
@@ -137,6 +160,7 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
         InputError: If there is no such file, it is damaged, is no checkpoint
             with a ``state_dict``, or names what is not on the list.
     """
+    check_exists(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -151,15 +175,6 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
             map_location='cpu',
             pickle_module=_RESTRICTED_PICKLE,
             weights_only=False)
-    except FileNotFoundError:
-        folder = os.path.dirname(path) or '.'
-        there = [
-            os.path.join(folder, name) for name in sorted(os.listdir(folder))
-            if name.endswith('.pth')
-        ] if os.path.isdir(folder) else []
-        wanted = ' or '.join(there) or \
-            'one that training wrote, e.g. work_dirs/.../epoch_N.pth'
-        raise InputError(f'{path} does not exist: give {wanted}')
     except _Refused as error:
         raise InputError(
             f'{path} asks for {error}, which is not on the list of what a '

@@ -1,6 +1,8 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """What the command-line tools share."""
 import argparse
+import os
+import shlex
 import sys
 from typing import Any, Callable, Dict, Sequence
 
@@ -46,7 +48,20 @@ class _ConfigOptions(DictAction):
                          'give KEY=VALUE, e.g. model.switchable_bn=True')
 
 
+def _seed(text: str) -> int:
+    """One that all libraries take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(
+            f'{text} is not allowed: give a whole number from 0 to 2**32 - 1')
+    return int(text)
+
+
 _OPTIONS: Dict[str, Dict[str, Any]] = {
+    'seed':
+    dict(
+        type=_seed,
+        default=0,
+        help='decides what is drawn at random (default: %(default)s)'),
     'device':
     dict(default='cpu', help='where to compute (default: %(default)s)'),
     'force':
@@ -65,10 +80,24 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
     Args:
         parser (ArgumentParser): The tool's.
-        *names (str): Of 'device', 'force' and 'cfg-options'.
+        *names (str): Of 'seed', 'device', 'force' and 'cfg-options'.
     """
     for name in names:
         parser.add_argument(f'--{name}', **_OPTIONS[name])
+
+
+def command_line(tool: str) -> str:
+    """The command that runs, for what it writes.
+
+    Args:
+        tool (str): The tool's file.
+
+    Returns:
+        str: As the READMEs have it, from wherever it was called.
+    """
+    _, _, name = os.path.abspath(tool).rpartition(f'{os.sep}tools{os.sep}')
+    return shlex.join(
+        ['python', f'tools/{name.replace(os.sep, "/")}', *sys.argv[1:]])
 
 
 def markdown_table(header: Sequence[str],

@@ -127,8 +127,11 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):
         with pytest.raises(InputError, match=complaint) as error:
             load_checkpoint(str(path))
         assert '\n' not in str(error.value)
-    with pytest.raises(InputError, match='does not exist'):
-        load_checkpoint(str(tmp_path / 'missing.pth'))
+    for path, complaint in ((tmp_path / 'missing.pth', 'does not exist'),
+                            (tmp_path, 'is a folder')):
+        with pytest.raises(
+                InputError, match=f'{path} {complaint}: give {good}'):
+            load_checkpoint(str(path))
     for content in (dict(model={}), [1], dict(state_dict=3)):
         torch.save(content, good)
         with pytest.raises(InputError, match='no state_dict'):

@@ -1,7 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import argparse
+import sys
+
 import pytest
 
-from dspnet_mm.cli import run
+from dspnet_mm.cli import add_options, command_line, run
 from dspnet_mm.errors import InputError, VerificationError
 
 
@@ -29,3 +32,21 @@ def test_what_ends_a_tool_is_one_line(capsys, error, code, line):
         run(main)
     assert end.value.code == code
     assert capsys.readouterr().err == f'{line}\n'
+
+
+@pytest.mark.parametrize('folder', ['tools', 'tools/benchmarks'])
+def test_the_command_names_the_tool_from_anywhere(monkeypatch, folder):
+    monkeypatch.setattr(sys, 'argv', ['../somewhere', 'a b', '--seed', '1'])
+    assert command_line(f'/my tools/{folder}/tool.py') == \
+        f"python {folder}/tool.py 'a b' --seed 1"
+
+
+@pytest.mark.parametrize('seed', ['-1', '4294967296', '1.5', 'one'])
+def test_a_seed_is_one_for_all_libraries(capsys, seed):
+    parser = argparse.ArgumentParser()
+    add_options(parser, 'seed')
+    assert parser.parse_args([]).seed == 0
+    assert parser.parse_args(['--seed', '4294967295']).seed == 2**32 - 1
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--seed', seed])
+    assert f'{seed} is not allowed' in capsys.readouterr().err

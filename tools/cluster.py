@@ -3,14 +3,13 @@
 """Cluster images by a trained network's features, for SDR."""
 import argparse
 import os
-import shlex
-import sys
 
 import numpy as np
 from mmengine.config import Config
 from mmselfsup.registry import DATASETS
 
-from dspnet_mm.cli import add_options, markdown_table, run
+from dspnet_mm.checkpoint import check_exists
+from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.clustering import (backbone_of, cluster_tree, draw_clusters,
                                   image_features, remove_features)
 from dspnet_mm.datasets import write_clusters
@@ -54,23 +53,16 @@ def parse_args() -> argparse.Namespace:
         help='let k-means decide how large clusters are, instead of making '
         "them of one size (default: as the config's ClusterHook has it)")
     parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='for k-means and the picture (default: %(default)s)')
-    parser.add_argument(
         '--workers',
         type=int,
         default=0,
         metavar='N',
         help='how many processes load images; 0 loads them in this one '
         '(default: %(default)s)')
-    add_options(parser, 'device', 'force', 'cfg-options')
+    add_options(parser, 'seed', 'device', 'force', 'cfg-options')
     args = parser.parse_args()
     if not args.out.endswith('.csv'):
         parser.error(f'--out {args.out} is no name of a .csv file')
-    if not 0 <= args.seed < 2**32:
-        parser.error('--seed takes a number from 0 to 2**32 - 1')
     if args.workers < 0:
         parser.error('--workers takes a number of at least 0')
     return args
@@ -103,9 +95,7 @@ def is_balanced(cfg: Config, plain: bool) -> bool:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    if not os.path.isfile(args.checkpoint):
-        raise InputError(f'{args.checkpoint} does not exist: give the '
-                         'checkpoint that training wrote')
+    check_exists(args.checkpoint)
     stem = args.out[:-len('.csv')]
     for suffix in ('csv', 'json', 'png'):
         path = f'{stem}.{suffix}'
@@ -158,7 +148,7 @@ def main() -> None:
             balanced=balanced,
             seeds=[args.seed],
             versions=versions(),
-            command=shlex.join(['python', *sys.argv])))
+            command=command_line(__file__)))
     with whole_file(f'{stem}.png') as path:
         draw_clusters(dataset, clusters, args.seed).savefig(path, dpi=100)
     write_clusters(args.out, named, clusters)

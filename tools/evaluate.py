@@ -2,10 +2,8 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Evaluate exported networks: kNN and linear probe on frozen features."""
 import argparse
-import shlex
-import sys
 
-from dspnet_mm.cli import add_options, markdown_table, run
+from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.evaluation.report import BASELINES, PROBES, evaluate
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
@@ -42,19 +40,10 @@ def parse_args() -> argparse.Namespace:
         default=[],
         help='train linear classifiers of all networks jointly, too: one '
         'layer, sliced for smaller networks, or one for each')
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='for the random twins and the first weights of --probe '
-        '(default: %(default)s)')
-    add_options(parser, 'device')
+    add_options(parser, 'seed', 'device')
     parser.add_argument(
         '--out', metavar='REPORT.json', help='write the results, too')
-    args = parser.parse_args()
-    if not 0 <= args.seed < 2**32:
-        parser.error('--seed takes a number from 0 to 2**32 - 1')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -88,7 +77,7 @@ def main() -> None:
             rows=rows,
             seeds=[args.seed],
             versions=versions(),
-            command=shlex.join(['python', *sys.argv]))
+            command=command_line(__file__))
         write_json(args.out, report)
         print(f'report: {args.out}')
 

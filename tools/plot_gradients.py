@@ -7,15 +7,13 @@ import json
 import math
 import os
 import re
-import shlex
-import sys
 from itertools import chain
 from statistics import mean
 from typing import Dict, List, Optional, Tuple
 
 from matplotlib.figure import Figure
 
-from dspnet_mm.cli import run
+from dspnet_mm.cli import command_line, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, whole_file, write_json
 from dspnet_mm.means import mean_and_error
@@ -215,7 +213,7 @@ def main() -> None:
             ],
             seeds=seeds,
             versions=versions(),
-            command=shlex.join(['python', *sys.argv])))
+            command=command_line(__file__)))
     print(f'picture: {args.out}, means: {report}')
 
 

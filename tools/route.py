@@ -7,7 +7,6 @@ checkpoint, where sub-networks that have stages in common share the work.
 """
 import argparse
 import os
-import shlex
 import shutil
 import sys
 import tempfile
@@ -20,7 +19,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from dspnet_mm.cli import add_options, markdown_table, run
+from dspnet_mm.checkpoint import check_exists
+from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
@@ -98,9 +98,7 @@ class Checkpoint:
     def __init__(self, args: argparse.Namespace, config: str,
                  checkpoint: str) -> None:
         self.cfg = load_config(config, args.cfg_options)
-        if not os.path.isfile(checkpoint):
-            raise InputError(f'{checkpoint} does not exist: give the '
-                             'checkpoint that training wrote')
+        check_exists(checkpoint)
         self.checkpoint = checkpoint
         self.model = load_supernet(self.cfg, checkpoint)
         self.device = args.device
@@ -322,18 +320,12 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='about how many of the images to look at, each class in '
         'proportion (default: all)')
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='decides which images (default: %(default)s)')
-    add_options(parser, 'device', 'force', 'cfg-options')
+    add_options(parser, 'seed', 'device', 'force', 'cfg-options')
     args = parser.parse_args()
     if len(args.place) > 2:
         parser.error('give EXPORTS, or CONFIG and CHECKPOINT')
-    if args.top < 1 or args.seed < 0 or (args.max_images or 1) < 1:
-        parser.error('--top and --max-images take a number of at least 1, '
-                     '--seed of at least 0')
+    if args.top < 1 or (args.max_images or 1) < 1:
+        parser.error('--top and --max-images take a number of at least 1')
     return args
 
 
@@ -371,7 +363,7 @@ def main() -> None:
         seconds=seconds,
         seeds=[args.seed],
         versions=versions(),
-        command=shlex.join(['python', *sys.argv]))
+        command=command_line(__file__))
     # It took the time, so that a failure from here on must not cost it; and
     # what an earlier call found stays until all is there.
     new_ranking = os.path.join(args.out, _NEW_RANKING_NAME)

@@ -2,10 +2,8 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Show the desired networks of a config, what they cost, and the space."""
 import argparse
-import shlex
-import sys
 
-from dspnet_mm.cli import add_options, markdown_table, run
+from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.slimming import build_family_of, load_config, plain_backbone_cfg
 from dspnet_mm.versions import versions
@@ -53,7 +51,7 @@ def main() -> None:
                 rows=rows,
                 input_size=family.input_size,
                 versions=versions(),
-                command=shlex.join(['python', *sys.argv])))
+                command=command_line(__file__)))
 
 
 if __name__ == '__main__':

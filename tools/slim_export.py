@@ -7,8 +7,8 @@ import re
 from fractions import Fraction
 
 import dspnet_mm  # noqa: F401
+from dspnet_mm.checkpoint import check_exists
 from dspnet_mm.cli import add_options, markdown_table, run
-from dspnet_mm.errors import InputError
 from dspnet_mm.slimming import (CALIBRATION_IMAGES, build_family_of,
                                 export_subnets, load_config)
 
@@ -70,11 +70,6 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='training images for BN recalibration (default: %(default)s)')
     parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='decides which training images (default: %(default)s)')
-    parser.add_argument(
         '--onnx',
         action='append_const',
         const='onnx',
@@ -96,15 +91,13 @@ def parse_args() -> argparse.Namespace:
         dest='further_files',
         default=[],
         help='write safetensors files, too')
-    add_options(parser, 'device', 'force', 'cfg-options')
+    add_options(parser, 'seed', 'device', 'force', 'cfg-options')
     args = parser.parse_args()
     asked = (args.subnet, args.all or None, args.width
              or args.depth, args.max_flops, args.max_params)
     if len([value for value in asked if value is not None]) != 1:
         parser.error('say which sub-networks: exactly one of --subnet, --all, '
                      '--width with --depth, --max-flops and --max-params')
-    if args.seed < 0:
-        parser.error('--seed takes a number of at least 0')
     return args
 
 
@@ -136,10 +129,7 @@ def select(family: dspnet_mm.ResNetFamily, args: argparse.Namespace) -> dict:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    if not os.path.isfile(args.checkpoint):
-        raise InputError(f'{args.checkpoint} does not exist: give the '
-                         'checkpoint that training wrote, e.g. '
-                         'work_dirs/.../epoch_N.pth')
+    check_exists(args.checkpoint)
     subnets = select(build_family_of(cfg), args)
     written = export_subnets(
         cfg,

@@ -24,7 +24,7 @@ from mmengine.config import Config
 
 import dspnet_mm  # noqa: F401
 from dspnet_mm.checkpoint import sha256_of
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.files import check_writable, kept_result, write_json
 from dspnet_mm.means import mean_and_error
@@ -398,7 +398,7 @@ def main() -> None:
         rows=rows,
         summary=summary,
         versions=versions(),
-        command=shlex.join(['python', 'tools/transfer.py', *sys.argv[1:]]))
+        command=command_line(__file__))
     write_json(report_path, report)
     print(table(summary))
     if cfgs[0].default_scope in ('mmdet', 'mmseg'):

@@ -169,7 +169,7 @@ def test_a_folder_per_class(exports, folder):
     ('no images', 'cannot be used .Found 0 files'),
     ('other classes', 'different classes .dark, grey in one only'),
     ('one class', 'has 1 class, dark'),
-    ('seed', 'from 0 to'),
+    ('seed', '-1 is not allowed: give a whole number from 0 to'),
     ('training checkpoint', 'was not written by slim_export.py'),
     ('changed file', 'is not the file that subnets.json lists'),
     ('k', 'give 1 to 24'),

@@ -50,7 +50,7 @@ def test_a_part_of_each_class_is_drawn_by_the_seed(images, tmp_path):
     [
         (['{images}', '--percent', 0], '--percent 0 is not allowed'),
         (['{images}', '--percent', 101], '--percent 101 is not allowed'),
-        (['{images}', '--percent', 1, '--seed', -1], 'at least 0'),
+        (['{images}', '--percent', 1, '--seed', -1], '-1 is not allowed'),
         (['nowhere', '--percent', 1], 'nowhere is not a folder'),
         (['{images}/cat', '--percent', 1], r'must lie in .*/CLASS/'),
         # Its folders are no classes.

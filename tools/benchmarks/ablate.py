@@ -9,8 +9,6 @@ of its own. The desired networks are those of DSPNet's config, for all methods.
 import argparse
 import json
 import os
-import shlex
-import sys
 from typing import Any, Dict, List
 
 from methods import read, trained_on
@@ -21,13 +19,11 @@ from once_vs_one_by_one import (OWN_DNS, SUPERNET, Costs, Outcome, Setting,
 from trials import (COST_EPOCHS, METRICS, Idea, Job, measure_costs,
                     report_stem, trained_with, workers)
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.means import percent
-
-NAME = 'tools/benchmarks/ablate.py'
 
 
 def sandwich(**kwargs) -> dict:
@@ -386,7 +382,7 @@ def main() -> None:
         setting=setting._asdict(),
         budget=shipped.budget._asdict(),
         seeds=args.seeds,
-        command=shlex.join(['python', NAME, *sys.argv[1:]]))
+        command=command_line(__file__))
 
     def job(sides: Sides, seed: int) -> Job:
         return sides.job(args.method, SUPERNET, setting, seed)

@@ -14,7 +14,6 @@ import operator
 import os
 import re
 import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from views import makers, photographs
 
-from dspnet_mm.cli import add_options, markdown_table, run
+from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.device import check_device
 from dspnet_mm.engine import GradientHook
 from dspnet_mm.errors import InputError
@@ -53,7 +52,6 @@ from dspnet_mm.versions import versions
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NAME = 'tools/benchmarks/engine.py'
 OUT = os.path.join(ROOT, 'tools', 'benchmarks', 'results', 'engine.json')
 # The configs whose families are measured.
 SMALL = 'dspnet_resnet18-small_1xb256-coslr-100e_cifar10'
@@ -615,7 +613,7 @@ def main() -> None:
     # Whatever is started computes on one thread, too.
     os.environ['OMP_NUM_THREADS'] = str(THREADS)
     torch.set_num_threads(THREADS)
-    command = shlex.join(['python', NAME, *sys.argv[1:]])
+    command = command_line(__file__)
     measurements = kept(args.out, setting) if args.only else {}
     options = Options(args.repeats, args.device, args.quick)
     for name in args.only or FIGURES:

@@ -5,17 +5,14 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from typing import Dict, Iterable, List, Sequence, Tuple
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.means import mean_and_error, percent
 from dspnet_mm.versions import versions
-
-NAME = 'tools/benchmarks/methods.py'
 
 # What tells reports of once_vs_one_by_one.py, and those of any comparison.
 OF_ANY = ('budget', 'seeds', 'command')
@@ -155,7 +152,7 @@ def main() -> None:
             rows=rows,
             seeds=common_seeds(reports.values()),
             versions=versions(),
-            command=shlex.join(['python', NAME, *sys.argv[1:]])))
+            command=command_line(__file__)))
 
     print(
         markdown_table(

@@ -16,8 +16,6 @@ import copy
 import math
 import os
 import re
-import shlex
-import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import accumulate, chain
 from statistics import mean
@@ -36,7 +34,7 @@ from trials import (COST_EPOCHS, METRICS, SECONDS, TRAININGS, Data, Job,
                     report_stem, restore, run_groups, say, setting_seeds,
                     trained_with, workers)
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
 from dspnet_mm.files import check_writable, whole_file, write_json
@@ -47,7 +45,6 @@ from dspnet_mm.subnet import ResNetFamily
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NAME = 'tools/benchmarks/once_vs_one_by_one.py'
 # What each method on a supernet builds on, which trains networks alone.
 BUILT_ON = {
     'dspnet': 'byol',
@@ -797,7 +794,7 @@ def main() -> None:
     check_earlier(f'{stem}.json', args)
     with workers(args.processes) as pool:
         report = compare(args, method, pool)
-    report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
+    report['command'] = command_line(__file__)
     write_json(f'{stem}.json', report)
     text = table(report)
     with whole_file(f'{stem}.md') as path, open(path, 'w') as file:

@@ -21,8 +21,6 @@ lead is luck.
 import argparse
 import json
 import os
-import shlex
-import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
@@ -44,7 +42,7 @@ from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
                     restore, run_groups, run_jobs, say, setting_seeds,
                     trained_with, workers)
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.datasets import read_clusters, write_clusters
 from dspnet_mm.errors import InputError
@@ -61,7 +59,6 @@ from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate
 
 ROOT = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-NAME = 'tools/benchmarks/routed_vs_unified.py'
 CONFIG = os.path.join(ROOT, 'configs', 'sdr',
                       'sdr_resnet18-small_1xb32-coslr-48e_mixture.py')
 METRICS = dict(knn='kNN', linear='linear probe')
@@ -843,7 +840,7 @@ def main() -> None:
     check_writable(f'{stem}.json')
     with workers(args.processes) as pool:
         report = compare(args, f'{stem}.json', pool)
-    report['command'] = shlex.join(['python', NAME, *sys.argv[1:]])
+    report['command'] = command_line(__file__)
     write_json(f'{stem}.json', report)
     with whole_file(f'{stem}.png') as path:
         draw(report).savefig(path, format='png', dpi=150)

@@ -9,7 +9,6 @@ and in bfloat16 with PyTorch's channels-last memory format.
 import argparse
 import itertools
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
 from torch import nn
 
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, write_json
@@ -201,8 +200,7 @@ def main() -> None:
         steps=args.steps,
         seeds=[SEED],
         versions=versions(),
-        command=shlex.join(
-            ['python', 'tools/benchmarks/throughput.py', *sys.argv[1:]]))
+        command=command_line(__file__))
     write_json(args.out, report)
     keys = [key for key in rows[0] if rows[0][key] is not None]
     print(

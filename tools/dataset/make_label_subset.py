@@ -7,7 +7,7 @@ import os
 from mmcls.datasets import CustomDataset
 
 import dspnet_mm  # noqa: F401
-from dspnet_mm.cli import run
+from dspnet_mm.cli import add_options, run
 from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import pick_balanced
@@ -24,24 +24,16 @@ def parse_args() -> argparse.Namespace:
         metavar='P',
         help='which part of each class, at least one image')
     parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='decides which images (default: %(default)s)')
-    parser.add_argument(
         '--out',
         required=True,
         metavar='FILE',
         help='the list to write: on each line an image in the folder and the '
         'index of its class')
-    parser.add_argument(
-        '--force', action='store_true', help='replace a file that exists')
+    add_options(parser, 'seed', 'force')
     args = parser.parse_args()
     if not 0 < args.percent <= 100:
         parser.error(f'--percent {args.percent:g} is not allowed: give more '
                      'than 0 and at most 100')
-    if args.seed < 0:
-        parser.error('--seed takes a number of at least 0')
     return args
 
 

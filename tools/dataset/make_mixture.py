@@ -9,8 +9,6 @@ the tasks are of other images of these worlds, each of its own.
 import argparse
 import hashlib
 import os
-import shlex
-import sys
 from collections import Counter
 from itertools import chain, cycle
 from typing import Dict, Iterator, List, NamedTuple
@@ -21,7 +19,7 @@ from mmcls.datasets import CustomDataset
 from PIL import Image
 
 import dspnet_mm  # noqa: F401
-from dspnet_mm.cli import markdown_table, run
+from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.datasets import EmbeddedDigits, UnreadableImage
 from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.errors import InputError
@@ -310,15 +308,11 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help="a task's test images of each class, at most "
         '(default: %(default)s)')
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='decides which images (default: %(default)s)')
+    add_options(parser, 'seed')
     args = parser.parse_args()
-    if min(args.images, args.train, args.test) < 1 or args.seed < 0:
+    if min(args.images, args.train, args.test) < 1:
         parser.error('--images, --train and --test take a number of at least '
-                     '1, --seed of at least 0')
+                     '1')
     return args
 
 
@@ -359,7 +353,7 @@ def main() -> None:
                 sha256=writer.sha256,
                 seeds=[args.seed],
                 versions=versions(),
-                command=shlex.join(['python', *sys.argv])))
+                command=command_line(__file__)))
     print(f'{len(worlds) * args.images} images of {", ".join(worlds)} to '
           f'pre-train on: {args.out}/images')
     print(
