@@ -19,3 +19,16 @@ def check_device(device: str) -> None:
         reason = str(error).strip().split('\n')[0]
         raise InputError(f'device {device!r} cannot be used ({reason}): '
                          "give 'cpu', or e.g. 'cuda:0' where there is one")
+
+
+def make_current(device: str) -> None:
+    """Let this device be the one that is meant where none is named.
+
+    Such as by PyTorch's statistics of memory, and where it waits for a GPU.
+
+    Args:
+        device (str): As PyTorch names devices.
+    """
+    chosen = torch.device(device)
+    if chosen.type == 'cuda' and chosen.index is not None:
+        torch.cuda.set_device(chosen)

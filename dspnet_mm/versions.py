@@ -1,7 +1,8 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import platform
 from importlib import metadata
-from typing import Dict
+from itertools import chain
+from typing import Dict, Sequence
 
 from .version import __version__
 
@@ -19,3 +20,19 @@ def versions() -> Dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def merged_versions(of_each: Sequence[Dict[str, str]]) -> Dict[str, str]:
+    """The versions that several results depend on.
+
+    Args:
+        of_each (Sequence[dict]): What :func:`versions` gave for each.
+
+    Returns:
+        dict: By name; where results differ in one, all of them.
+    """
+    return {
+        name: ', '.join(sorted({each.get(name, 'none')
+                                for each in of_each}))
+        for name in dict.fromkeys(chain(*of_each))
+    }

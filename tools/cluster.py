@@ -13,7 +13,7 @@ from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.clustering import (backbone_of, cluster_tree, draw_clusters,
                                   image_features, remove_features)
 from dspnet_mm.datasets import write_clusters
-from dspnet_mm.datasets.clusters import check_sizes
+from dspnet_mm.datasets.clusters import check_names, check_sizes
 from dspnet_mm.device import check_device
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset
@@ -118,6 +118,7 @@ def main() -> None:
     if args.data:
         images = dict(type='ImageFolder', data_root=args.data)
     named = DATASETS.build(dict(images, pipeline=[]))
+    check_names(named)
     dataset = evaluation_dataset(images, model.family.input_size)
     image_format = ImageFormat.from_config(
         cfg.model.get('data_preprocessor'), model.family.input_size)

@@ -29,7 +29,7 @@ from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.files import check_writable, kept_result, write_json
 from dspnet_mm.means import mean_and_error
 from dspnet_mm.slimming import find_plain_files, load_plain
-from dspnet_mm.versions import versions
+from dspnet_mm.versions import merged_versions, versions
 
 TOOLS = os.path.dirname(os.path.abspath(__file__))
 CONFIGS = os.path.join(os.path.dirname(TOOLS), 'configs', 'benchmarks')
@@ -193,7 +193,8 @@ def run_job(job: Job, toolbox: str, folder: str) -> dict:
         folder (str): The work directory.
 
     Returns:
-        dict: What ``result.json`` in the folder holds, a row of the report.
+        dict: What ``result.json`` in the folder holds: a row of the report,
+        and ``versions``.
     """
 
     def work() -> dict:
@@ -208,7 +209,8 @@ def run_job(job: Job, toolbox: str, folder: str) -> dict:
             seed=job.seed,
             metric=metric,
             value=value,
-            seconds=seconds)
+            seconds=seconds,
+            versions=versions())
 
     return kept_result(folder, work)
 
@@ -390,6 +392,7 @@ def main() -> None:
             for future in futures:
                 future.cancel()
     rows = [dict(task=task, **future.result()) for future in futures]
+    trained_with = merged_versions([row.pop('versions') for row in rows])
     summary = summary_of(rows, {
         name: load_plain(path).meta
         for name, path in exports['slimmed'].items()
@@ -397,7 +400,7 @@ def main() -> None:
     report = dict(
         rows=rows,
         summary=summary,
-        versions=versions(),
+        versions=trained_with,
         command=command_line(__file__))
     write_json(report_path, report)
     print(table(summary))

@@ -6,6 +6,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmselfsup.registry import DATA_SAMPLERS
+from torch.utils.data import Dataset
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import whole_file
@@ -14,6 +15,8 @@ from .pretrain_dataset import PretrainDataset
 from .sampler import Draw, Part, ResumableSampler
 
 _COLUMNS = ('image', 'cluster')
+# Names of files need not be UTF-8.
+_TEXT = dict(newline='', errors='surrogateescape')
 
 
 def write_clusters(path: str, dataset: PretrainDataset,
@@ -25,12 +28,26 @@ def write_clusters(path: str, dataset: PretrainDataset,
         dataset (PretrainDataset): The images.
         clusters (Sequence[int]): The number of each one's cluster, from 0.
     """
-    with whole_file(path) as temporary, open(
-            temporary, 'w', newline='') as file:
+    with whole_file(path) as temporary, open(temporary, 'w', **_TEXT) as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for index, cluster in enumerate(clusters):
             writer.writerow((dataset.name_of(index), int(cluster)))
+
+
+def check_names(dataset: Dataset) -> None:
+    """Refuse images that a cluster list cannot name.
+
+    Args:
+        dataset (Dataset): The images.
+
+    Raises:
+        InputError: If the data set is not one of ours.
+    """
+    if not isinstance(dataset, PretrainDataset):
+        raise InputError(f'{type(dataset).__name__} does not name its images, '
+                         'as a cluster list does: set train_dataloader.dataset'
+                         '.type=ImageFolder, or another PretrainDataset')
 
 
 def read_clusters(path: str, dataset: PretrainDataset,
@@ -54,7 +71,7 @@ def read_clusters(path: str, dataset: PretrainDataset,
         raise InputError(f'{path} is no file: give a cluster list, which '
                          'tools/cluster.py writes')
     listed = {}
-    with open(path, newline='') as file:
+    with open(path, **_TEXT) as file:
         rows = csv.reader(file)
         try:
             header = tuple(next(rows, ()))
@@ -152,8 +169,8 @@ class ClusterBatchSampler:
             tells.
 
     Raises:
-        InputError: If the phases are not allowed, or there are fewer batches
-            than clusters.
+        InputError: If the phases are not allowed, the images have no names,
+            or there are fewer batches than clusters.
     """
 
     def __init__(self,
@@ -180,6 +197,7 @@ class ClusterBatchSampler:
             raise InputError(f'{type(sampler).__name__} does not say where an '
                              'epoch begins: set train_dataloader.sampler.type'
                              '=ResumableSampler')
+        check_names(sampler.dataset)
         if len(self) < self.num_clusters:
             raise InputError(
                 f'{len(sampler.dataset)} images make {len(self)} batches, '

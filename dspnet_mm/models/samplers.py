@@ -98,8 +98,8 @@ class SandwichSampler:
                 Defaults to 0.
 
         Returns:
-            list[Subnet]: Different sub-networks, the largest first, the
-            smallest last.
+            list[Subnet]: Different sub-networks, the largest first, and the
+            smallest last unless a draw hits it.
         """
         generator = np.random.default_rng([seed, iteration])
         ends = [self.family.full, self.smallest]

@@ -1,12 +1,15 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from dspnet_mm import InputError
 from dspnet_mm.datasets import (ClusterBatchSampler, EmbeddedDigits,
@@ -138,6 +141,13 @@ def test_a_list_names_files(tmp_path):
         'cats/e.png,0'
     ]
     assert read_clusters(str(path), dataset, 2).tolist() == [1, 0, 1, 0]
+    # In whatever encoding.
+    Image.new('RGB', (4, 4)).save(
+        os.path.join(str(tmp_path), 'images', os.fsdecode(b'caf\xe9.png')))
+    dataset = ImageFolder(str(tmp_path / 'images'))
+    write_clusters(str(path), dataset, [1, 1, 0, 1, 0])
+    assert b'\ncaf\xe9.png,1' in path.read_bytes().replace(b'\r', b'')
+    assert read_clusters(str(path), dataset, 2).tolist() == [1, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize('change, complaint', [
@@ -194,6 +204,8 @@ def test_what_is_missing_is_said(dataset, clusters, tmp_path):
         next(iter(make(dataset, None, 4)))
     with pytest.raises(InputError, match='nowhere.csv is no file'):
         next(iter(make(dataset, str(tmp_path / 'nowhere.csv'), 4)))
+    with pytest.raises(InputError, match='set .*dataset.type=ImageFolder'):
+        make(TensorDataset(torch.rand(96)), clusters)
     with pytest.raises(InputError, match='ResumableSampler'):
         ClusterBatchSampler(DefaultSampler(dataset), 8, 2, PHASES)
     batches = make(dataset, clusters)

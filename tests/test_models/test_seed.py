@@ -140,6 +140,17 @@ def test_the_teacher_stays_and_the_student_learns(teacher):
     assert torch.allclose(model.head.queue.features[-8:], last, atol=1e-6)
 
 
+@pytest.mark.parametrize('option', [
+    dict(base_momentum=0.9),
+    dict(momentum_schedule='constant'),
+    dict(follow_each_step=True)
+])
+def test_the_teacher_has_no_options_of_what_follows(teacher, option):
+    name, = option
+    with pytest.raises(InputError, match=f'SEED has no target.* for {name}'):
+        build(teacher, **option)
+
+
 def test_a_checkpoint_of_another_network_is_refused(teacher):
     teacher['backbone']['depths'] = [2, 2, 2, 1]
     with pytest.raises(InputError, match="not hold the teacher's backbone"):

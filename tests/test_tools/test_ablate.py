@@ -15,6 +15,8 @@ from mmengine.optim import OptimWrapper
 from mmselfsup.registry import MODELS
 from mmselfsup.structures import SelfSupDataSample
 
+from dspnet_mm.errors import InputError
+
 METHODS = ('dspnet', 'us3l', 'slimclr-mocov2', 'slimclr-mocov3')
 
 
@@ -52,19 +54,22 @@ def test_every_idea_changes_the_config_and_trains(benchmark, method, tmp_path):
             assert model.train_step(data, optimizer)['loss'].isfinite(), name
 
 
-def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
+def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path, capfd):
     ablate, comparison = map(benchmark, ('ablate', 'once_vs_one_by_one'))
     argv = [
-        'tool', '--data', 'digits', '--ideas', 'slow-start-50',
-        'losses-averaged', '--seeds', '2', '--processes', '1', '--out',
+        'tool', '--data', 'digits', '--seeds', '2', '--processes', '1',
+        '--out',
         str(tmp_path)
     ]
     # The real thing, for some iterations.
     budget = comparison.Budget(4, 64, None, 4, (), (), 128)
-    with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
-            mock.patch.object(sys, 'argv', argv), \
-            mock.patch.object(benchmark('trials'), 'COST_RUNS', 1):
-        ablate.main()
+    # One after the other: the table is of both.
+    for idea in ('losses-averaged', 'slow-start-50'):
+        with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
+                mock.patch.object(sys, 'argv', [*argv, '--ideas', idea]), \
+                mock.patch.object(benchmark('trials'), 'COST_RUNS', 1):
+            ablate.main()
+    assert 'losses-averaged, digits-dspnet-seed1' in capfd.readouterr().err
     reports = [
         json.loads(
             (tmp_path / f'ablation_quick_digits_{name}.json').read_text())
@@ -95,6 +100,16 @@ def test_an_idea_is_compared_on_the_same_seeds(benchmark, tmp_path):
         assert everything[part] == [
             row for report in reports for row in report[part]
         ]
+    # What it says is not lost by another command.
+    for change, complaint in ((dict(seeds=[0, 1, 2]), 'of 3 seeds, and would'),
+                              (dict(setting={}), 'another learning rate')):
+        path = tmp_path / 'ablation_quick_digits.json'
+        path.write_text(json.dumps(dict(everything, **change)))
+        with mock.patch.dict(comparison.BUDGETS['digits'], quick=budget), \
+                mock.patch.object(
+                    sys, 'argv', [*argv, '--ideas', 'step-once']), \
+                pytest.raises(InputError, match=complaint):
+            ablate.main()
 
 
 def test_an_idea_of_another_method_is_refused():

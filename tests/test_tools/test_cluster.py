@@ -81,6 +81,19 @@ def test_bad_input_is_refused(sdr, tmp_path, monkeypatch, args, complaint):
     assert not os.listdir(tmp_path)
 
 
+def test_images_without_names_are_refused(sdr, tmp_path):
+    folder = tmp_path / 'images' / 'of_a_class'
+    folder.mkdir(parents=True)
+    Image.new('RGB', (8, 8)).save(folder / '0.png')
+    dataset = 'train_dataloader.dataset'
+    done = run_tool('cluster.py', *sdr, '--out', tmp_path / 'mine.csv',
+                    '--cfg-options', f'{dataset}._delete_=True',
+                    f'{dataset}.type=mmcls.CustomDataset',
+                    f'{dataset}.data_prefix={folder.parent}')
+    assert done.returncode == 2
+    assert 'CustomDataset does not name its images' in done.stderr
+
+
 def test_what_exists_is_replaced_on_demand_only(sdr, tmp_path):
     out = tmp_path / 'mine.csv'
     out.write_text('of another run')

@@ -114,7 +114,7 @@ def test_both_sides_see_the_images_of_the_seed(benchmark, tmp_path):
         benchmark('trials').Data(str(tmp_path), 9, 0).pretraining()
 
 
-def test_a_report_of_other_data_is_not_replaced(tmp_path):
+def test_a_report_of_other_data_or_more_is_not_replaced(tmp_path):
     for name in ('data10', 'data100'):
         for part in ('train', 'test'):
             for label in 'ab':
@@ -129,6 +129,19 @@ def test_a_report_of_other_data_is_not_replaced(tmp_path):
     done = run_tool(TOOL, '--data', tmp_path / 'data100', '--out', tmp_path)
     assert done.returncode == 2
     assert f'is a report of {tmp_path}/data10, and would' in done.stderr
+    report['seeds'] = list(range(3))
+    path.write_text(json.dumps(report))
+    done = run_tool(TOOL, '--data', tmp_path / 'data10', '--seeds', 2, '--out',
+                    tmp_path)
+    assert done.returncode == 2
+    assert f'{path} is a report of 3 seeds, and would be one of 2' in \
+        done.stderr
+    report['by_seed'] = dict(seed=[{}] * 3)
+    path.write_text(json.dumps(report))
+    done = run_tool(TOOL, '--data', tmp_path / 'data10', '--seed-runs', 2,
+                    '--out', tmp_path)
+    assert done.returncode == 2
+    assert 'compares with SEED on 3 seeds, which would be' in done.stderr
     done = run_tool(TOOL, '--data', tmp_path / 'data10', '--first-seed', 2,
                     '--out', tmp_path)
     assert done.returncode == 2

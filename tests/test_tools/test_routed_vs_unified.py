@@ -201,6 +201,25 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     assert {*one['spreads']} == {f'cluster-{number}' for number in range(3)}
     assert 1 < report['parts'][0]['rank']['mean'] < 64
     assert report['figures']['cost_ratio'] > 0
+    # SDR's are measured with the clusters that it makes.
+    kept, = tmp_path.glob('trainings/costs-*/result.json')
+    (alone, sdr), = json.loads(kept.read_text())['runs'][0]
+    assert sdr['seconds'] > sdr['before_epochs'] > 10 * alone['before_epochs']
+
+
+def test_clusters_are_made_once_however_long_a_training_is(
+        tool, mixture, tmp_path):
+    args = SimpleNamespace(
+        mixture=str(mixture), budget='full', out=str(tmp_path), seeds=[0])
+    assert tool.BUDGETS['full'].cost_part == 4
+    brief = [[
+        dict(seconds=5., before_epochs=0.),
+        dict(seconds=7., before_epochs=3.)
+    ]]
+    best = dict.fromkeys(('alone', 'sdr'), tool.Setting(0.06, 0.99))
+    with mock.patch.object(tool, 'measure_costs', return_value=brief):
+        costs = tool.costs_of(args, best, None)
+    assert costs == dict(alone=20, sdr=4 * 4 + 3)
 
 
 def test_each_way_is_what_it_is_called(tool, mixture, tmp_path):

@@ -22,7 +22,7 @@ from trials import (COST_EPOCHS, METRICS, Idea, Job, measure_costs,
 from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
-from dspnet_mm.files import check_writable, write_json
+from dspnet_mm.files import check_writable, read_json, write_json
 from dspnet_mm.means import percent
 
 
@@ -320,6 +320,28 @@ def report_of(idea: Idea, ours: List[Outcome], theirs: List[Outcome],
             shipped=[each.as_json() for each in theirs]))
 
 
+def side_by_side(stem: str, ideas: Dict[str, Idea],
+                 about: dict) -> Dict[str, List[dict]]:
+    """The rows of all ideas that have been compared alike.
+
+    Args:
+        stem (str): What their reports' paths begin with.
+        ideas (dict): The ideas, by name.
+        about (dict): The seeds, setting and budget that they have in common.
+            Those of other ones stay out.
+    """
+    everything: Dict[str, List[dict]] = dict(rows=[], subnets=[])
+    # As JSON has it.
+    wanted = json.loads(json.dumps(about))
+    for name in ideas:
+        report = read_json(f'{stem}_{name}.json')
+        if report and all(report[key] == wanted[key]
+                          for key in ('seeds', 'setting', 'budget')):
+            for part, rows in everything.items():
+                rows += report[part]
+    return everything
+
+
 def chosen(args: argparse.Namespace, sides: Sides) -> Setting:
     """What a report says that is best for the method on the same data."""
     report = read(args.settings)
@@ -367,9 +389,6 @@ def main() -> None:
     networks = '' if args.dns == OWN_DNS else args.dns
     stem = report_stem(args, 'ablation', f'{report_name(args)}{networks}')
     check_writable(f'{stem}.json')
-    for path in (f'{stem}.json', *(f'{stem}_{name}.json'
-                                   for name in args.ideas)):
-        check_earlier(path, args)
     changes = [{}, *(ideas[name].options for name in args.ideas)]
     compared, briefly = ([
         Sides(args, args.method, options, epochs=epochs) for options in changes
@@ -384,27 +403,37 @@ def main() -> None:
         seeds=args.seeds,
         command=command_line(__file__))
 
-    def job(sides: Sides, seed: int) -> Job:
-        return sides.job(args.method, SUPERNET, setting, seed)
+    # Before anything is trained.
+    for path in (f'{stem}.json', *(f'{stem}_{name}.json'
+                                   for name in args.ideas)):
+        earlier = check_earlier(path, args)
+        if earlier and earlier['setting'] != about['setting']:
+            raise InputError(f'{path} is of another learning rate or '
+                             'momentum: give another --out')
+    names = ['as shipped', *args.ideas]
+
+    def job(name: str, sides: Sides, seed: int) -> Job:
+        return sides.job(args.method, SUPERNET, setting,
+                         seed)._replace(idea=name)
 
     with workers(args.processes) as pool:
-        outcomes = run_all([[job(sides, seed)] for sides in compared
+        outcomes = run_all([[job(name, sides, seed)]
+                            for name, sides in zip(names, compared)
                             for seed in args.seeds], shipped.folder, pool)
-        (cost, *costs), = measure_costs(
-            [[job(sides, args.seeds[0]) for sides in briefly]], shipped.folder,
-            pool)
+        (cost, *costs), = measure_costs([[
+            job(name, sides, args.seeds[0])
+            for name, sides in zip(names, briefly)
+        ]], shipped.folder, pool)
     about['versions'] = trained_with(
         [each for outcome in outcomes for each in outcome.versions])
     theirs, *by_idea = [
         outcomes[begin:begin + len(args.seeds)]
         for begin in range(0, len(outcomes), len(args.seeds))
     ]
-    everything: Dict[str, List[dict]] = dict(rows=[], subnets=[])
     for name, ours, of_idea in zip(args.ideas, by_idea, costs):
         report = report_of(ideas[name], ours, theirs, [of_idea, cost])
         write_json(f'{stem}_{name}.json', dict(report, **about))
-        for part, rows in everything.items():
-            rows += report[part]
+    everything = side_by_side(stem, ideas, about)
     write_json(f'{stem}.json', dict(everything, **about))
     titles = [('gain', ''), ('smaller', ', smaller networks')]
     print(
@@ -416,8 +445,8 @@ def main() -> None:
                                         for metric in ('knn', 'linear')),
                          f'{row["cost_ratio"]:.2f}')
                         for row in everything['rows']]))
-    print(f'gains over the shipped config, in points: {stem}.json, and a file '
-          'for each idea')
+    print(f'gains over the shipped config, in points: {stem}.json, of all '
+          'ideas that have been compared like this, and a file for each')
 
 
 if __name__ == '__main__':

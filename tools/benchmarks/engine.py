@@ -41,7 +41,7 @@ from torch import nn
 from views import makers, photographs
 
 from dspnet_mm.cli import add_options, command_line, markdown_table, run
-from dspnet_mm.device import check_device
+from dspnet_mm.device import check_device, make_current
 from dspnet_mm.engine import GradientHook
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, write_json
@@ -211,6 +211,8 @@ def resident_bytes(key: str) -> int:
 
 def peak_bytes(sampler: dict, batch: int, options: Options) -> int:
     """How far training steps raise the memory above the model and batch."""
+    # In a process of its own.
+    make_current(options.device)
     torch.set_num_threads(THREADS)
     cfg = read_config(SMALL, options)
     cfg.sampler = sampler
@@ -600,6 +602,7 @@ def main() -> None:
         raise InputError(f'--repeats {args.repeats} is not allowed: give at '
                          'least 1')
     check_device(args.device)
+    make_current(args.device)
     check_writable(args.out)
     if args.quick and os.path.realpath(args.out) == os.path.realpath(OUT):
         raise InputError('--quick figures are none: give another file than '

@@ -12,11 +12,11 @@ from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.means import mean_and_error, percent
-from dspnet_mm.versions import versions
+from dspnet_mm.versions import merged_versions
 
 # What tells reports of once_vs_one_by_one.py, and those of any comparison.
 OF_ANY = ('budget', 'seeds', 'command')
-OF_WAYS = (*OF_ANY, 'by_seed', 'costs', 'figures', 'settings')
+OF_WAYS = (*OF_ANY, 'by_seed', 'costs', 'figures', 'settings', 'versions')
 
 
 def read(path: str,
@@ -151,7 +151,8 @@ def main() -> None:
         dict(
             rows=rows,
             seeds=common_seeds(reports.values()),
-            versions=versions(),
+            versions=merged_versions(
+                [report['versions'] for report in reports.values()]),
             command=command_line(__file__)))
 
     print(

@@ -29,7 +29,7 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
 from trials import (COST_EPOCHS, METRICS, SECONDS, TRAININGS, Data, Job,
-                    Setting, add_trial_options, check_first_seed,
+                    Setting, add_trial_options, check_seeds,
                     check_trial_options, choose_setting, measure_costs,
                     report_stem, restore, run_groups, say, setting_seeds,
                     trained_with, workers)
@@ -198,7 +198,7 @@ class Sides:
         if epochs is not None:
             self.budget = self.budget._replace(epochs=epochs)
         self.setting_seeds = setting_seeds(max(self.budget.setting_seeds))
-        self.place = args.data
+        self.place = os.path.normpath(args.data)
         self.folder = os.path.join(args.out, 'trainings')
         self.method = method
         self.alone = BUILT_ON[method]
@@ -749,7 +749,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def check_earlier(path: str, args: argparse.Namespace) -> None:
+def check_earlier(path: str, args: argparse.Namespace) -> dict:
     """Refuse to replace what is no report, or one of other data or seeds.
 
     Args:
@@ -757,17 +757,21 @@ def check_earlier(path: str, args: argparse.Namespace) -> None:
         args (Namespace): The command's. More of the same seeds may replace
             fewer.
 
+    Returns:
+        dict: The report, if there is one that may be replaced.
+
     Raises:
         InputError: If such a file is there.
     """
     if not os.path.exists(path):
-        return
+        return {}
     report = read(path, OF_ANY, remedy='give another --out or move the file')
     _, earlier = trained_on(report)
     if os.path.normpath(earlier) != os.path.normpath(args.data):
         raise InputError(f'{path} is a report of {earlier}, and would be one '
                          f'of {args.data}: give another --out')
-    check_first_seed(path, report, args.seeds)
+    check_seeds(path, report, args.seeds)
+    return report
 
 
 def main() -> None:
@@ -791,7 +795,13 @@ def main() -> None:
     stem = report_stem(args, 'once_vs_one_by_one',
                        f'{report_name(args)}{args.dns}')
     check_writable(f'{stem}.json')
-    check_earlier(f'{stem}.json', args)
+    earlier = check_earlier(f'{stem}.json', args)
+    compared = len(earlier.get('by_seed', {}).get('seed', []))
+    if compared > args.seed_runs:
+        raise InputError(
+            f'{stem}.json compares with SEED on {compared} seeds, '
+            'which would be lost: give as many --seed-runs, or '
+            'another --out')
     with workers(args.processes) as pool:
         report = compare(args, method, pool)
     report['command'] = command_line(__file__)

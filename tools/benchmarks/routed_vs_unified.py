@@ -37,7 +37,7 @@ from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
 from torch import nn
 from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
-                    are_finite, check_first_seed, check_trial_options,
+                    are_finite, check_seeds, check_trial_options,
                     choose_setting, measure_costs, networks, report_stem,
                     restore, run_groups, run_jobs, say, setting_seeds,
                     trained_with, workers)
@@ -512,7 +512,8 @@ def costs_of(args: argparse.Namespace, best: Dict[str, Setting],
              pool: ProcessPoolExecutor) -> Dict[str, float]:
     """What SDR and the unified network cost, see :func:`measure_costs`.
 
-    By trainings that are shorter, by the same part, and make clusters as well.
+    By trainings that are shorter, by the same part, and make clusters as well,
+    which is done once however long a training is.
 
     Args:
         args (Namespace): The command's.
@@ -526,7 +527,13 @@ def costs_of(args: argparse.Namespace, best: Dict[str, Setting],
     costs, = measure_costs(
         [[brief.job(way, best[way], args.seeds[0]) for way in best]],
         brief.folder, pool)
-    return {way: cost['seconds'] for way, cost in zip(best, costs)}
+    part = BUDGETS[args.budget].cost_part
+    return {
+        way:
+        part * (cost['seconds'] - cost['before_epochs']) +
+        cost['before_epochs']
+        for way, cost in zip(best, costs)
+    }
 
 
 def rows_of(unified: List[dict], sdr: List[dict]) -> List[dict]:
@@ -685,7 +692,7 @@ def check_earlier(path: str, args: argparse.Namespace, mixture: dict) -> None:
     if report['mixture'] != mixture:
         raise InputError(f'{path} is a report of another mixture than '
                          f'{args.mixture}: give another --out')
-    check_first_seed(path, report, args.seeds)
+    check_seeds(path, report, args.seeds)
     told = {row['idea'] for row in report.get('alternatives', [])}
     lost = [
         name for name, idea in ALTERNATIVES.items()

@@ -26,7 +26,7 @@ from mmselfsup.structures import SelfSupDataSample
 from torch import nn
 
 from dspnet_mm.cli import command_line, markdown_table, run
-from dspnet_mm.device import check_device
+from dspnet_mm.device import check_device, make_current
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.versions import versions
@@ -177,6 +177,7 @@ def main() -> None:
         raise InputError('--batch-size and --steps have to be at least 1, '
                          '--warmup at least 0')
     check_device(args.device)
+    make_current(args.device)
     check_writable(args.out)
     # BYOL's momentum asks for it.
     MessageHub.get_instance('throughput').update_info('max_iters', 10**6)

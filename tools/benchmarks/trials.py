@@ -38,7 +38,7 @@ from dspnet_mm.evaluation.report import PROBES, Features, labelled_datasets
 from dspnet_mm.files import RESULT, kept_result
 from dspnet_mm.models import SlimCLR, SupernetAlgorithm
 from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate, slim
-from dspnet_mm.versions import versions
+from dspnet_mm.versions import merged_versions, versions
 
 METRICS = dict(
     knn='kNN',
@@ -136,8 +136,8 @@ def is_reported(seed: int) -> bool:
     return seed < _SETTING_SEED
 
 
-def check_first_seed(path: str, report: dict, seeds: Sequence[int]) -> None:
-    """Refuse to replace a report of other seeds.
+def check_seeds(path: str, report: dict, seeds: Sequence[int]) -> None:
+    """Refuse to replace a report of other or more seeds.
 
     Args:
         path (str): The report's.
@@ -146,13 +146,19 @@ def check_first_seed(path: str, report: dict, seeds: Sequence[int]) -> None:
             same may.
 
     Raises:
-        InputError: If the first ones differ.
+        InputError: If its seeds are not the first of these.
     """
-    first, now = report['seeds'][0], seeds[0]
+    earlier = report['seeds']
+    first, now = earlier[0], seeds[0]
     if first != now:
         raise InputError(f'{path} is a report of seed {first} and those after '
                          f'it, and would be one of seed {now} and those after '
                          'it: give another --out')
+    if len(earlier) > len(seeds):
+        raise InputError(
+            f'{path} is a report of {len(earlier)} seeds, and '
+            f'would be one of {len(seeds)}: give as many --seeds, '
+            'or another --out')
 
 
 class Idea(NamedTuple):
@@ -265,17 +271,23 @@ class Job(NamedTuple):
             ``seed``, ``pretraining`` and ``accuracies``.
         subnet (str): Which network is evaluated. Defaults to '', all that
             the family desires.
+        idea (str): What messages say besides, where trainings of one name
+            differ. Defaults to '', nothing.
     """
     name: str
     cfg: Config
     input_size: int
     data: Data
     subnet: str = ''
+    idea: str = ''
+
+    def __str__(self) -> str:
+        return f'{self.idea}, {self.name}' if self.idea else self.name
 
     @property
     def folder(self) -> str:
         """A name that no other training has."""
-        everything = repr((self.cfg.to_dict(), self[2:]))
+        everything = repr((self.cfg.to_dict(), self[2:5]))
         digest = hashlib.sha256(everything.encode()).hexdigest()
         return f'{self.name}-{digest[:12]}'
 
@@ -296,13 +308,21 @@ class CostHook(Hook):
     def __init__(self) -> None:
         self.seconds = 0.
         self.views = 0.
+        self.before_epochs = 0.
 
     def before_train(self, runner: Runner) -> None:
         self._start = clock()
-        self._loaded = self._start
+        self._loaded = self._epoch_begins = self._start
         preprocessor = runner.model.data_preprocessor
         preprocessor.register_forward_pre_hook(self._before_views)
         preprocessor.register_forward_hook(self._after_views)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._epoch_begins = clock()
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        # Behind all other hooks, of which ClusterHook takes its time.
+        self.before_epochs += clock() - self._epoch_begins
 
     def before_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         self.views += clock() - self._loaded
@@ -324,12 +344,19 @@ class CostHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self.seconds = checkpoint['cost']['seconds']
         self.views = self.seconds - checkpoint['cost']['without_loading']
+        self.before_epochs = checkpoint['cost']['before_epochs']
 
     @property
     def cost(self) -> Dict[str, float]:
-        """The seconds so far, with and without loading and augmenting."""
+        """The seconds so far.
+
+        ``seconds``, all of them; ``without_loading`` and augmenting; and what
+        hooks took of all ``before_epochs``, where images are clustered.
+        """
         return dict(
-            seconds=self.seconds, without_loading=self.seconds - self.views)
+            seconds=self.seconds,
+            without_loading=self.seconds - self.views,
+            before_epochs=self.before_epochs)
 
 
 _SPREAD = 'spread_'
@@ -440,7 +467,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
           for hook in cfg.custom_hooks if hook.type in _NEEDED_HOOKS),
         dict(type='SpreadHook'),
         dict(type='CostHook'),
-        dict(type='ProgressHook', name=job.name)
+        dict(type='ProgressHook', name=str(job))
     ]
     # It looks at supernets alone, and takes time.
     cfg.default_hooks.pop('gradients', None)
@@ -457,7 +484,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
         runner.train()
     except FloatingPointError as error:
         # A supernet ends itself; others train on with what is not finite.
-        say(f'{job.name}: {error}')
+        say(f'{job}: {error}')
         for parameter in runner.model.parameters():
             parameter.data.fill_(math.nan)
     hooks = {type(hook): hook for hook in runner.hooks}
@@ -565,7 +592,7 @@ def run_job(job: Job, folder: str) -> dict:
         try:
             accuracies = job.data.accuracies(model, image_format, job.subnet)
         except VerificationError as error:
-            raise VerificationError(f'{job.name}: {error}')
+            raise VerificationError(f'{job}: {error}')
         return dict(
             measured,
             accuracies=accuracies,
@@ -596,12 +623,7 @@ def trained_with(of_each: Sequence[Dict[str, str]]) -> Dict[str, str]:
     if len({'gpu' in each for each in of_each}) > 1:
         raise InputError('some of these trainings were done on a GPU and '
                          'others on a CPU: give each kind an --out of its own')
-    names = dict.fromkeys(chain(*of_each))
-    return {
-        name: ', '.join(sorted({each.get(name, 'none')
-                                for each in of_each}))
-        for name in names
-    }
+    return merged_versions(of_each)
 
 
 @contextmanager
@@ -653,7 +675,7 @@ def run_jobs(jobs: List[Job], folder: str,
     kept = sum(job.finished(folder) for job in jobs)
     begin = time.monotonic()
     futures = [pool.submit(run_job, job, folder) for job in jobs]
-    names = dict(zip(futures, (job.name for job in jobs)))
+    names = dict(zip(futures, map(str, jobs)))
     try:
         for number, future in enumerate(as_completed(futures), 1):
             if isinstance(future.exception(), VerificationError):
@@ -699,11 +721,13 @@ def measure_costs(stages: Sequence[List[Job]], folder: str,
     def run() -> List[List[Dict[str, float]]]:
         place = os.path.join(folder, 'run')
         shutil.rmtree(place, ignore_errors=True)
+        cost_of = partial(_cost_of, folder=place)
         try:
-            return [
-                list(pool.map(partial(_cost_of, folder=place), jobs))
-                for jobs in stages
-            ]
+            if torch.cuda.is_available():
+                # The clock's time, which others beside it would lengthen.
+                return [[pool.submit(cost_of, job).result() for job in jobs]
+                        for jobs in stages]
+            return [list(pool.map(cost_of, jobs)) for jobs in stages]
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

@@ -109,7 +109,9 @@ class ImageReportHook(Hook):
             return
         rank = f'_rank{get_rank()}' if get_rank() else ''
         path = os.path.join(runner.work_dir, f'unreadable_images{rank}.txt')
-        with whole_file(path) as temporary, open(temporary, 'w') as file:
+        # Names of files need not be UTF-8.
+        with whole_file(path) as temporary, open(
+                temporary, 'w', errors='surrogateescape') as file:
             file.writelines(
                 f'{name}\t{reason}\n'
                 for name, reason in sorted(self._unreadable.items()))

@@ -628,6 +628,22 @@ def _check_switchable(family: ResNetFamily, sampler) -> None:
             'and a smallest desired network')
 
 
+def refuse_target_options(method: str, options: Iterable[str]) -> None:
+    """Refuse options of a target network that a method has not.
+
+    Args:
+        method (str): What messages call it.
+        options (Iterable[str]): The names of all that is given.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for name in ('base_momentum', 'momentum_schedule', 'follow_each_step'):
+        if name in options:
+            raise InputError(f'{method} has no target network for {name} to '
+                             'be of: leave it out')
+
+
 def group_penalty(parameters: Iterable[torch.Tensor], progress: float,
                   slope: float) -> torch.Tensor:
     """Half of the squared norm, with less weight on later output channels.

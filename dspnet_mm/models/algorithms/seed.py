@@ -8,7 +8,7 @@ from mmselfsup.registry import MODELS
 from torch import nn
 
 from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
-from .base import SupernetAlgorithm, Views
+from .base import SupernetAlgorithm, Views, refuse_target_options
 
 
 @MODELS.register_module()
@@ -28,11 +28,13 @@ class SEED(SupernetAlgorithm):
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
-        InputError: If the checkpoint has not the teacher's weights.
+        InputError: If the checkpoint has not the teacher's weights, or an
+            option of a target network is given: the teacher does not move.
     """
     method = 'seed'
 
     def __init__(self, *args, teacher: dict, **kwargs) -> None:
+        refuse_target_options('SEED', kwargs)
         super().__init__(*args, base_momentum=1., **kwargs)
         parts = [MODELS.build(teacher[name]) for name in ('backbone', 'neck')]
         state = load_checkpoint(teacher['checkpoint'])['state_dict']

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from dspnet_mm.errors import InputError
 from dspnet_mm.models.feature_queue import FeatureQueue
-from .base import SupernetAlgorithm, Views
+from .base import SupernetAlgorithm, Views, refuse_target_options
 
 
 class SlimCLR(SupernetAlgorithm):
@@ -200,10 +200,7 @@ class SlimCLRSimCLR(SlimCLR):
     method = 'slimclr-simclr'
 
     def __init__(self, *args, **kwargs) -> None:
-        for name in ('base_momentum', 'momentum_schedule', 'follow_each_step'):
-            if name in kwargs:
-                raise InputError(f'SimCLR has no target network for {name} to '
-                                 'be of: leave it out')
+        refuse_target_options('SimCLR', kwargs)
         super().__init__(*args, **kwargs)
         del self.target_net
 
