@@ -78,6 +78,7 @@ COLUMNS = (
     ('knn_error_ratio', 'errors, kNN', '{:.2f}'.format),
     ('linear_error_ratio', 'errors, linear', '{:.2f}'.format),
     ('cost_ratio', 'cost', '{:.2f}'.format),
+    ('cost_ratio_without_loading', 'cost without loading', '{:.2f}'.format),
     ('cost_of', 'of the cost of', METHODS.get),
     ('metric', 'metric', str),
     ('slimmed', 'from slimmed weights', accuracy),
@@ -118,7 +119,11 @@ def comparisons(report: dict) -> List[dict]:
     for way in list(report['by_seed'])[1:]:
         # The first comparison's figures have plain names.
         prefix = f'{way}_' if f'{way}_cost_ratio' in figures else ''
-        row = dict(against=way, cost_ratio=figures[f'{prefix}cost_ratio'])
+        row = {
+            key: figures[f'{prefix}{key}']
+            for key in ('cost_ratio', 'cost_ratio_without_loading')
+        }
+        row['against'] = way
         for metric in ('knn', 'linear'):
             stem = f'{prefix}{metric}'
             row[f'{metric}_gain'] = with_error(f'{stem}_gain_mean')
