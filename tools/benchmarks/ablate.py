@@ -16,14 +16,14 @@ from once_vs_one_by_one import (OWN_DNS, SUPERNET, Costs, Outcome, Setting,
                                 Sides, check_earlier, figures_of,
                                 gains_by_network, parse_args, report_name,
                                 run_all)
+from result_tables import rows_table
 from trials import (COST_EPOCHS, METRICS, Idea, Job, measure_costs,
                     report_stem, trained_with, workers)
 
-from dspnet_mm.cli import command_line, markdown_table, run
+from dspnet_mm.cli import command_line, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, read_json, write_json
-from dspnet_mm.means import percent
 
 
 def sandwich(**kwargs) -> dict:
@@ -435,16 +435,7 @@ def main() -> None:
         write_json(f'{stem}_{name}.json', dict(report, **about))
     everything = side_by_side(stem, ideas, about)
     write_json(f'{stem}.json', dict(everything, **about))
-    titles = [('gain', ''), ('smaller', ', smaller networks')]
-    print(
-        markdown_table(('idea', *(f'{METRICS[metric]}{title}'
-                                  for _, title in titles
-                                  for metric in ('knn', 'linear')), 'cost'),
-                       [(row['idea'], *(percent(row[f'{metric}_{key}'], '+')
-                                        for key, _ in titles
-                                        for metric in ('knn', 'linear')),
-                         f'{row["cost_ratio"]:.2f}')
-                        for row in everything['rows']]))
+    print(rows_table(everything['rows']))
     print(f'gains over the shipped config, in points: {stem}.json, of all '
           'ideas that have been compared like this, and a file for each')
 

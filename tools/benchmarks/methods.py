@@ -7,11 +7,12 @@ import os
 import shlex
 from typing import Dict, Iterable, List, Sequence, Tuple
 
-from dspnet_mm.cli import command_line, markdown_table, run
+from result_tables import rows_table
+
+from dspnet_mm.cli import command_line, run
 from dspnet_mm.errors import InputError
-from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.files import check_writable, write_json
-from dspnet_mm.means import mean_and_error, percent
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.versions import merged_versions
 
 # What tells reports of once_vs_one_by_one.py, and those of any comparison.
@@ -154,14 +155,7 @@ def main() -> None:
             versions=merged_versions(
                 [report['versions'] for report in reports.values()]),
             command=command_line(__file__)))
-
-    print(
-        markdown_table(
-            ('method', 'sub-network', 'kNN', 'linear probe', 'cost', 'of'),
-            [(METHODS[row['method']], row['subnet'], percent(
-                row['knn']), percent(row['linear']),
-              f'{row["cost_ratio"]:.2f}', METHODS[row['cost_of']])
-             for row in rows]))
+    print(rows_table(rows))
 
 
 if __name__ == '__main__':

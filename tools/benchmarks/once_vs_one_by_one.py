@@ -28,17 +28,18 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
+from result_tables import comparisons, rows_table
 from trials import (COST_EPOCHS, METRICS, SECONDS, TRAININGS, Data, Job,
                     Setting, add_trial_options, check_seeds,
                     check_trial_options, choose_setting, measure_costs,
                     report_stem, restore, run_groups, say, setting_seeds,
                     trained_with, workers)
 
-from dspnet_mm.cli import command_line, markdown_table, run
+from dspnet_mm.cli import command_line, run
 from dspnet_mm.errors import InputError
 from dspnet_mm.evaluation.report import METHODS, PROBES, class_folders
 from dspnet_mm.files import check_writable, whole_file, write_json
-from dspnet_mm.means import mean_and_error, percent
+from dspnet_mm.means import mean_and_error
 from dspnet_mm.models.backbones import build_family
 from dspnet_mm.plots import flops_axis
 from dspnet_mm.subnet import ResNetFamily
@@ -551,17 +552,9 @@ def cumulative_costs(costs: Dict[str, Costs]) -> Dict[str, List[float]]:
 
 
 def table(report: dict) -> str:
-    """The rows and the figures in Markdown."""
-    rows = [(row['subnet'], METHODS[row['method']], f'{row["flops"]:,}',
-             *[percent(row[metric]) for metric in METRICS])
-            for row in report['rows']]
-    figures = [(name, f'{value:.4g}')
-               for name, value in report['figures'].items()]
-    return '\n\n'.join([
-        markdown_table(('sub-network', 'method', 'FLOPs', *METRICS.values()),
-                       rows),
-        markdown_table(('figure', 'value'), figures)
-    ])
+    """The networks, and what the comparisons come to, in Markdown."""
+    return (f'{rows_table(report["rows"])}\n\n'
+            f'{rows_table(comparisons(report))}')
 
 
 def draw(report: dict) -> Figure:
