@@ -10,6 +10,7 @@ from typing import Any, Dict, Tuple
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import nn
 
 from dspnet_mm.errors import InputError
@@ -30,14 +31,31 @@ class _Refused(Exception):
     """A file names something that is not on the list."""
 
 
-def history_method(owner: type, name: str) -> Any:
-    """Stands in for getattr, by which log buffers name their statistics.
+class OneCycle:
+    """Stands in for the schedule of this name, of which it has the curves."""
+    _annealing_cos = staticmethod(OneCycleParamScheduler._annealing_cos)
+    _annealing_linear = staticmethod(OneCycleParamScheduler._annealing_linear)
+
+    def __new__(cls, *args) -> 'OneCycle':
+        raise _Refused('OneCycleParamScheduler to be called')
+
+
+# What may be named of a class: a log buffer's statistics, and curves.
+_METHODS = {
+    HistoryBuffer: ('min', 'max', 'mean', 'current'),
+    OneCycle: ('_annealing_cos', '_annealing_linear'),
+}
+
+
+def named_method(owner: type, name: str) -> Any:
+    """Stands in for getattr, by which checkpoints name methods.
 
     Raises:
         _Refused: If anything else is asked for.
     """
-    if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
-        return getattr(owner, name)
+    for allowed, names in _METHODS.items():
+        if owner is allowed and name in names:
+            return getattr(owner, name)
     raise _Refused(f'getattr({owner!r}, {name!r})')
 
 
@@ -84,8 +102,10 @@ def _scalar(number_type: _NumberType, data: bytes) -> np.generic:
 
 
 _STAND_INS = {
-    'builtins.getattr': history_method,
-    '__builtin__.getattr': history_method,
+    'builtins.getattr': named_method,
+    '__builtin__.getattr': named_method,
+    'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler':
+    OneCycle,
     'numpy.dtype': _NumberType,
     'numpy.ndarray': _NumberArray,
     'numpy.core.multiarray._reconstruct': _reconstruct,

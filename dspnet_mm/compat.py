@@ -89,7 +89,7 @@ def allow_checkpoint_classes() -> None:
         return
     from mmengine.logging import HistoryBuffer
 
-    from .checkpoint import history_method
+    from .checkpoint import OneCycle, named_method
 
     # numpy 1.26 has an np._core, too, in which it is not.
     new = np.__version__ in SpecifierSet('>=2', prereleases=True)
@@ -102,9 +102,11 @@ def allow_checkpoint_classes() -> None:
         np.dtype,
         *{type(np.dtype(kind))
           for kind in '?bhilqBHILQefd'},
-        # Log buffers name their statistics by getattr, which must not be had
-        # for anything else.
-        (history_method, 'builtins.getattr')
+        # Log buffers and schedules name methods by getattr, which must not be
+        # had for anything else.
+        (named_method, 'builtins.getattr'),
+        (OneCycle,
+         'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler')
     ])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import RunsCode
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from dspnet_mm import InputError
 from dspnet_mm.checkpoint import load_checkpoint, sha256_of
@@ -19,7 +20,11 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
     content = dict(
         state_dict=collections.OrderedDict(a=torch.arange(3)),
         meta=dict(seed=0, time='now'),
-        param_schedulers=[dict(milestones=collections.Counter([2]))],
+        param_schedulers=[
+            dict(milestones=collections.Counter([2])),
+            dict(anneal_func=OneCycleParamScheduler._annealing_cos),
+            dict(anneal_func=OneCycleParamScheduler._annealing_linear)
+        ],
         message_hub=dict(log_scalars={'loss': buffer}),
         other=[np.arange(2),
                np.float64(1.5),
@@ -31,7 +36,10 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
     assert loaded['message_hub']['log_scalars']['loss'].current() == 1.5
     assert loaded['other'][0].tolist() == [0, 1]
     assert loaded['other'][1] == 1.5
-    assert loaded['param_schedulers'][0]['milestones'][2] == 1
+    milestones, *curves = loaded['param_schedulers']
+    assert milestones['milestones'][2] == 1
+    assert [curve['anneal_func'](1., 3., 0.25)
+            for curve in curves] == [pytest.approx(2 - 0.5**0.5), 1.5]
 
 
 @pytest.mark.parametrize('legacy', [False, True])
@@ -40,6 +48,8 @@ def test_what_mmengine_writes_is_loaded(tmp_path):
     (RunsCode(eval, '__import__("os").mkdir("proof")'), 'eval'),
     (RunsCode(getattr, collections.OrderedDict, 'fromkeys'), 'getattr'),
     (RunsCode(getattr, HistoryBuffer, '__init__'), 'getattr'),
+    (RunsCode(getattr, OneCycleParamScheduler, '__init__'), 'getattr'),
+    (RunsCode(OneCycleParamScheduler, 'x'), 'OneCycleParamScheduler'),
     (RunsCode(torch.load, 'x'), 'load'),
     (RunsCode(pickle.loads, b'x'), 'loads'),
     (RunsCode(torch.storage._load_from_bytes, b'x'), '_load_from_bytes'),

@@ -231,6 +231,16 @@ def test_the_seeds_of_a_run_are_resumed(tmp_path, sampler_seed):
         'train_dataloader.sampler.type': 'DefaultSampler'
     }, 'sampler.type=ResumableSampler'),
     ({
+        'train_dataloader.dataset': {
+            '_delete_': True,
+            'type': 'ConcatDataset',
+            'datasets': [dict(type='EmbeddedDigits')] * 2
+        }
+    }, 'ConcatDataset cannot be drawn again.*ImageFolder'),
+    ({
+        'optim_wrapper.paramwise_cfg': dict(norm_decay_mult=0.)
+    }, 'norm_decay_mult does not reach'),
+    ({
         'train_dataloader.batch_size': 97
     }, '96 images are fewer than .* takes, 97'),
     ({

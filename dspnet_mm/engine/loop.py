@@ -3,8 +3,10 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmselfsup.registry import LOOPS
 from torch import nn
 
-from dspnet_mm.datasets import ClusterBatchSampler, ResumableSampler
+from dspnet_mm.datasets import (ClusterBatchSampler, PretrainDataset,
+                                ResumableSampler)
 from dspnet_mm.errors import InputError
+from dspnet_mm.models.layers import SlimmableBatchNorm
 from .hooks import ClusterHook
 
 
@@ -23,9 +25,10 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         **kwargs: See MMEngine's EpochBasedTrainLoop.
 
     Raises:
-        InputError: If the data sampler cannot begin within an epoch, an epoch
-            has not enough images for a step, or a run is resumed with epochs
-            of another length.
+        InputError: If the data set or its sampler cannot begin within an
+            epoch, an epoch has not enough images for a step, a run is resumed
+            with epochs of another length, or the optimizer is to spare batch
+            norms of weight decay in a way that slimmable ones do not know.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -39,6 +42,15 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 'ResumableTrainLoop asks: set train_dataloader.sampler.type='
                 'ResumableSampler, or train_cfg.type=EpochBasedTrainLoop and '
                 'do without exact resuming')
+        dataset = self.dataloader.dataset
+        if not isinstance(dataset, PretrainDataset):
+            raise InputError(
+                f'views of {type(dataset).__name__} cannot be drawn again, as '
+                'ResumableTrainLoop asks: set train_dataloader.dataset.type='
+                'ImageFolder, with all images below one folder, or '
+                'train_cfg.type=EpochBasedTrainLoop and do without exact '
+                'resuming')
+        self._check_decay()
         batches = self._accumulated_batches()
         if isinstance(batch_sampler, ClusterBatchSampler):
             batch_sampler.max_epochs = self._max_epochs
@@ -49,7 +61,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                     'accumulated: set optim_wrapper.accumulative_counts=1')
         steps = len(self.dataloader) // batches
         if not steps:
-            dataset = self.dataloader.dataset
             needed = batch_sampler.batch_size * sampler.world_size * batches
             raise InputError(
                 f'{len(dataset)} images are fewer than a step of the '
@@ -60,6 +71,18 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 sampler.num_samples,
                 steps * batches * batch_sampler.batch_size)
             self._max_iters = self._max_epochs * len(self.dataloader)
+
+    def _check_decay(self) -> None:
+        wrapper = self.runner.optim_wrapper
+        # MMEngine knows batch norms by their class, which is another here.
+        if isinstance(wrapper, dict) and 'norm_decay_mult' in (
+                wrapper.get('paramwise_cfg') or {}) and any(
+                    isinstance(module, SlimmableBatchNorm)
+                    for module in self.runner.model.modules()):
+            raise InputError(
+                'optim_wrapper.paramwise_cfg.norm_decay_mult does not reach '
+                'slimmable batch norms: give custom_keys instead, as '
+                'configs/_base_/schedules/lars_paramwise.py does')
 
     def _accumulated_batches(self) -> int:
         wrapper = self.runner.optim_wrapper

@@ -50,10 +50,12 @@ class ImageFormat:
             ImageFormat: The format.
         """
         cfg = data_preprocessor or {}
+        # MMEngine's other name for the same exchange of channels.
+        exchanged = cfg.get('bgr_to_rgb') or cfg.get('rgb_to_bgr')
         return cls(input_size,
                    tuple(cfg['mean']) if cfg.get('mean') else None,
                    tuple(cfg['std']) if cfg.get('std') else None,
-                   bool(cfg.get('bgr_to_rgb', False)))
+                   bool(exchanged))
 
     @property
     def batch_size(self) -> int:
@@ -91,14 +93,15 @@ def evaluation_dataset(cfg: dict, input_size: int) -> BaseDataset:
         (input_size, input_size, 3), and ``gt_label`` where there are labels.
 
     Raises:
-        InputError: If it holds no images.
+        InputError: If it holds no images, or is put together from others.
     """
     cfg = copy.deepcopy(dict(cfg))
     cfg['pipeline'] = []
     try:
         dataset = DATASETS.build(cfg)
-    except RuntimeError as error:
-        # So MMClassification says that class folders hold no images.
+    except (RuntimeError, TypeError) as error:
+        # So MMClassification says that class folders hold no images; and
+        # what wraps other data sets has no pipeline.
         raise InputError(f'the data set cannot be used ({error})')
     pipeline = [
         dict(type='mmcls.ResizeEdge', scale=input_size, edge='short'),

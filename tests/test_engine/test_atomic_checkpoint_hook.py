@@ -98,6 +98,48 @@ def test_behind_a_skipped_step_the_end_alone_is_saved(tmp_path, by_epoch,
     assert whole_checkpoints(tmp_path) == names
 
 
+def test_a_step_that_a_scaler_skipped_leaves_no_doubt(tmp_path, monkeypatch):
+    cfg = digits_cfg(tmp_path, epochs=2)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
+    runner = Runner.from_cfg(cfg)
+    # As if a scaler were there, which this PyTorch has for GPUs alone.
+    monkeypatch.setattr(
+        type(runner.model),
+        'only_scale_overflowed',
+        property(lambda _: True, lambda *_: None),
+        raising=False)
+    runner.model.backbone.conv1.weight.register_hook(
+        lambda grad: grad * float('inf' if runner.iter in (2, 3) else 1))
+    runner.train()
+    # Two in a row do.
+    assert whole_checkpoints(tmp_path) == [
+        f'iter_{step}.pth' for step in (1, 2, 3, 5, 6)
+    ]
+
+
+def test_a_run_with_one_cycle_is_resumed(tmp_path):
+    cfg = digits_cfg(tmp_path, epochs=2)
+    cfg.param_scheduler = [
+        dict(type='OneCycleLR', eta_max=0.1, total_steps=6, by_epoch=False)
+    ]
+    train(cfg)
+    cfg.resume = True
+    cfg.load_from = str(tmp_path / 'epoch_1.pth')
+    assert train(cfg).iter == 6
+
+
+class Opaque:
+    """What is on no list."""
+
+
+def test_what_could_not_be_loaded_is_told_at_the_first_checkpoint(tmp_path):
+    runner = Runner.from_cfg(digits_cfg(tmp_path, epochs=3))
+    runner.message_hub.update_info('of a hook', Opaque())
+    with pytest.raises(InputError, match='saves could not .*Opaque'):
+        runner.train()
+    assert runner.iter <= 3 and not whole_checkpoints(tmp_path)
+
+
 FILL = '''
 import sys
 sys.path.insert(0, sys.argv[1])

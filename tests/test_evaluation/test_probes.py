@@ -70,9 +70,17 @@ def test_images_are_normalised_as_in_training():
     expected = (images[..., ::-1] - np.array([10, 20, 30])) / [2, 3, 4]
     assert image_format.normalise(images).numpy() == pytest.approx(
         expected.transpose(0, 3, 1, 2), abs=1e-5)
+    assert image_format == ImageFormat.from_config(
+        dict(mean=[10, 20, 30], std=[2, 3, 4], rgb_to_bgr=True), 8)
     plain = ImageFormat.from_config(None, 8)
     assert plain.normalise(images).numpy() == pytest.approx(
         images.transpose(0, 3, 1, 2))
+
+
+def test_what_is_put_together_is_refused():
+    parts = [dict(type='EmbeddedDigits', split='test')] * 2
+    with pytest.raises(InputError, match='cannot be used.*pipeline'):
+        evaluation_dataset(dict(type='ConcatDataset', datasets=parts), 16)
 
 
 def test_evaluation_sees_whole_images_in_order_without_random_numbers():

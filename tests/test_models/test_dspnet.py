@@ -103,6 +103,15 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
     assert (ours - theirs).norm() <= 1e-3 * (ours - initial).norm()
 
 
+@pytest.mark.parametrize('number', [1, 3])
+def test_other_than_two_views_are_refused(number):
+    data = batch()
+    data['inputs'] = data['inputs'][:1] * number
+    model = build()
+    with pytest.raises(InputError, match=f'{number} view.*DSPNet compares 2'):
+        model.train_step(data, sgd(model))
+
+
 @pytest.mark.parametrize('follow_each_step', [False, True])
 def test_a_step_for_each_subnet_is_a_step_after_the_other(follow_each_step):
     data = batch()
@@ -202,7 +211,9 @@ def test_each_step_decays():
             group_decay=decay)
         before = model.backbone.conv1.weight.detach().clone()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        model.train_step(copy.deepcopy(data), OptimWrapper(optimizer))
+        losses = model.train_step(copy.deepcopy(data), OptimWrapper(optimizer))
+        # Decay is none of the losses, nor of their logged sum.
+        assert losses['loss'] == 0
         moved.append((model.backbone.conv1.weight / before).detach())
     assert torch.allclose(moved[0], torch.ones(()))
     steps = len(model.family.desired)
@@ -353,6 +364,12 @@ def test_unknown_ways_to_learn_are_refused():
             build(target=target)
     with pytest.raises(InputError, match='the last one 1'):
         build(target=[dict(subnet='tiny', until=0.5)])
+    alone = dict(type='FixedSampler', name='tiny')
+    phases = [dict(type='AllDesiredSampler', until=0.5), dict(alone, until=1)]
+    for sampler in (alone, dict(type='PhasedSampler', phases=phases)):
+        with pytest.raises(InputError, match="draws, 'tiny' alone"):
+            build(sampler=sampler)
+        build(sampler=sampler, target='tiny')
     for wrong in (-0.1, 1):
         with pytest.raises(InputError, match=f'predictor_warmup={wrong}'):
             build(predictor_warmup=wrong)
@@ -689,11 +706,12 @@ def test_bfloat16_gives_the_gradients_of_mmselfsups_byol():
 
 
 def test_bfloat16_adds_up_over_subnetworks_and_accumulated_batches():
-    wrapper_type = AmpOptimWrapper
+    wrapper_type, names = AmpOptimWrapper, ('large', 'middle', 'tiny')
     alone = [
         gradient_of_a_step(
-            wrapper_type, sampler=dict(type='FixedSampler', name=name))
-        for name in ('large', 'middle', 'tiny')
+            wrapper_type,
+            loss_weights={each: float(each == name)
+                          for each in names}) for name in names
     ]
     for steps in (1, 2):
         together = gradient_of_a_step(wrapper_type, steps)
@@ -738,6 +756,7 @@ def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
     MMLogger.get_instance(f'test-{uuid.uuid4()}').addHandler(caplog.handler)
     for _ in range(19):
         model.train_step(batch(), wrapper)
+        assert model.only_scale_overflowed
     assert 'The gradient, scaled by 1024, is not finite' in caplog.messages[0]
     assert all(
         torch.equal(before[key], value)
@@ -760,6 +779,7 @@ def test_gradients_that_a_fixed_scale_cannot_mend_stop():
     model.backbone.conv1.weight.register_hook(lambda grad: grad * float('inf'))
     with pytest.raises(FloatingPointError, match='scaled by 512, is not'):
         model.train_step(batch(), wrapper)
+    assert not model.only_scale_overflowed
 
 
 def poison(model, label):
@@ -815,6 +835,15 @@ def test_a_gradient_that_is_not_finite_skips_the_step(caplog):
     model.train_step(batch(), wrapper)
     assert 'The gradient is not finite' in caplog.messages[-1]
     assert torch.equal(before, weight)
+
+
+def test_a_gradient_whose_squares_overflow_is_finite():
+    model = build()
+    before = model.backbone.conv1.weight.detach().clone()
+    model.backbone.conv1.weight.register_hook(lambda grad: grad * 1e25)
+    model.train_step(batch(), sgd(model, lr=1e-24))
+    assert model.skipped_in_a_row == 0
+    assert not torch.equal(model.backbone.conv1.weight, before)
 
 
 def test_losses_that_stay_not_finite_stop_the_run():
@@ -916,7 +945,9 @@ def test_twenty_steps_lower_the_loss():
 
 def test_switchable_batch_norm_trains_private_parameters():
     model = build(
-        switchable_bn=True, sampler=dict(type='FixedSampler', name='tiny'))
+        switchable_bn=True,
+        sampler=dict(type='FixedSampler', name='tiny'),
+        target='tiny')
     wrapper = OptimWrapper(
         torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1))
     for _ in range(2):

@@ -220,7 +220,9 @@ def test_a_phase_that_is_over_is_refused():
     model = build()
     wrapper = wrapper_of(model)
     model.train_step(batch(0, 2), wrapper)
-    with pytest.raises(InputError, match='2 levels already.*max_epochs'):
+    with pytest.raises(
+            InputError,
+            match='2 levels already.*max_epochs.*before they parted'):
         model.train_step(batch(0, 1), wrapper)
 
 

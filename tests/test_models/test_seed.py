@@ -1,4 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import os
+
 import pytest
 import torch
 from conftest import model_cfg
@@ -154,4 +156,25 @@ def test_the_teacher_has_no_options_of_what_follows(teacher, option):
 def test_a_checkpoint_of_another_network_is_refused(teacher):
     teacher['backbone']['depths'] = [2, 2, 2, 1]
     with pytest.raises(InputError, match="not hold the teacher's backbone"):
-        build(teacher)
+        build(teacher).init_weights()
+
+
+def test_the_teacher_is_not_initialised(teacher):
+    # Of such layers, a slimmable student has none.
+    model = build(
+        teacher, init_cfg=dict(type='Constant', layer='Conv2d', val=0.5))
+    model.init_weights()
+    original = torch.load(teacher['checkpoint'])['state_dict']
+    for key, tensor in model.target_net[0].state_dict().items():
+        assert torch.equal(tensor, original[f'backbone.{key}']), key
+
+
+def test_a_trained_student_needs_no_file_of_its_teacher(teacher):
+    trained = build(teacher)
+    trained.init_weights()
+    os.remove(teacher['checkpoint'])
+    model = build(teacher)
+    model.load_state_dict(trained.state_dict())
+    image = batch()['inputs'][0]
+    assert torch.equal(*(each.eval().target_net(image)[0]
+                         for each in (model, trained)))

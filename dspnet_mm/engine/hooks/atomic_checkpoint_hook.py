@@ -32,8 +32,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     While steps are skipped because something is not finite, nothing is saved:
     the weights may be ruined, and the last good checkpoint stays the last.
-    The end of a run is saved all the same, unless several steps in a row were
-    skipped.
+    Behind a single step that a loss scaler skipped, or at the end of a run, it
+    is saved all the same, unless several steps in a row were skipped.
 
     Args:
         *args: See MMEngine's CheckpointHook.
@@ -42,9 +42,13 @@ class AtomicCheckpointHook(CheckpointHook):
     Raises:
         InputError: If checkpoints would be saved between two steps of
             gradient accumulation, or on anything but a local disk, or
-            what to load is no checkpoint or lies elsewhere.
+            what to load is no checkpoint or lies elsewhere, or the first one
+            that is saved could not be loaded.
         OSError: If there is no space; what was saved before is still there.
     """
+
+    # Whether a checkpoint of this run has been.
+    _looked_at = False
 
     def before_run(self, runner: Runner) -> None:
         """Look at what will be loaded."""
@@ -106,6 +110,8 @@ class AtomicCheckpointHook(CheckpointHook):
                     meta=meta,
                     by_epoch=self.by_epoch,
                     **self.args)
+                if not self._looked_at:
+                    self._look_at(temporary)
             with whole_file(last) as temporary, open(temporary, 'w') as file:
                 file.write(path)
         except OSError as error:
@@ -121,12 +127,25 @@ class AtomicCheckpointHook(CheckpointHook):
             if os.path.exists(name):
                 os.remove(name)
 
+    def _look_at(self, path: str) -> None:
+        """See whether what this run saves can be loaded again."""
+        try:
+            load_checkpoint(path)
+        except InputError as error:
+            raise InputError(
+                'what this training saves could not be resumed, slimmed or '
+                f'evaluated ({str(error).partition(";")[0]}): leave out the '
+                'schedule or the hook whose state that is')
+        self._looked_at = True
+
     def _in_doubt(self, runner: Runner) -> bool:
         is_last = self.is_last_train_epoch if self.by_epoch \
             else self.is_last_train_iter
+        algorithm = algorithm_of(runner)
         # Other algorithms do not say.
-        skipped = getattr(algorithm_of(runner), 'skipped_in_a_row', 0)
-        return skipped > int(is_last(runner))
+        skipped = getattr(algorithm, 'skipped_in_a_row', 0)
+        harmless = getattr(algorithm, 'only_scale_overflowed', False)
+        return skipped > int(harmless or is_last(runner))
 
     def _keep(self, runner: Runner, step: int) -> List[str]:
         """Note a step's checkpoint, and name those that it makes outdated."""

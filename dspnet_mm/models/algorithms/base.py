@@ -113,11 +113,15 @@ class SupernetAlgorithm(BaseModel):
         skipped_in_a_row (int): How many iterations in a row, up to the last
             one, had a step skipped because something was not finite; those
             that only accumulate gradients do not count.
+        only_scale_overflowed (bool): Whether what was skipped last was but a
+            loss scaler finding its scale.
 
     Raises:
         InputError: If the parts do not fit together.
     """
     method = 'supernet'
+    # How many views of an image the loss is of; None, any.
+    num_views: Optional[int] = 2
 
     def __init__(self,
                  family: Union[dict, ResNetFamily],
@@ -203,6 +207,7 @@ class SupernetAlgorithm(BaseModel):
         self.to(memory_format=self._memory_format)
         self._iterations_done = 0
         self.skipped_in_a_row = self._skipped_before = 0
+        self.only_scale_overflowed = False
         self.gradient_probe: Optional[GradientProbe] = None
         # Of the iterations whose gradients wait for a step: losses by
         # sub-network, and by parameter what the gradients are divided by.
@@ -374,6 +379,11 @@ class SupernetAlgorithm(BaseModel):
             return nullcontext() if optim_wrapper is None \
                 else optim_wrapper.optim_context(self)
 
+        if self.num_views not in (None, len(views)):
+            raise InputError(
+                f'{len(views)} view(s) of each image are not allowed, as '
+                f'{type(self).__name__} compares {self.num_views}: set '
+                'num_views of MultiView, or model.data_preprocessor.views')
         # The online supernet's outputs are of these views, or none.
         self._supernet_outputs: Optional[List[torch.Tensor]] = None
         with precision(), torch.no_grad():
@@ -449,7 +459,7 @@ class SupernetAlgorithm(BaseModel):
                 if self.average_gradients:
                     self._count(weight)
                 passes += 1
-                total = total + weighted.detach()
+                total = total + (loss * weight).detach()
                 logged.setdefault(f'loss_{label}', []).append(loss.detach())
                 logged.setdefault(f'spread_{label}', []).append(spread_)
                 self._pending_losses[label] = self._pending_losses.get(
@@ -526,10 +536,11 @@ class SupernetAlgorithm(BaseModel):
         if wrong is None or overflow:
             # A scaler sees for itself that there is no step to be made.
             optim_wrapper.step()
+        self.only_scale_overflowed = overflow and scaler.get_scale() < scale
         if overflow:
             wrong = f'The gradient, scaled by {scale:g}, is'
             # What is skipped while it finds its scale is no reason to stop.
-            stop = stop and scaler.get_scale() >= scale
+            stop = stop and not self.only_scale_overflowed
         optim_wrapper.zero_grad()
         if wrong is None:
             return True
@@ -561,9 +572,13 @@ class SupernetAlgorithm(BaseModel):
             name for name, fine in zip(self._pending_losses, finite)
             if not fine
         ]
-        if not names:
-            return _GRADIENT
-        return f'The loss of sub-network {", ".join(names)} is'
+        if names:
+            return f'The loss of sub-network {", ".join(names)} is'
+        # With bfloat16, a scale grows until squares overflow, long before
+        # the gradients themselves do.
+        if torch.stack([grad.isfinite().all() for grad in grads]).all():
+            return None
+        return _GRADIENT
 
     @torch.no_grad()
     def update_target(self) -> None:

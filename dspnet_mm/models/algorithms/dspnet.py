@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
 from contextlib import contextmanager, nullcontext
+from operator import gt
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -9,6 +10,7 @@ from mmselfsup.registry import MODELS
 from torch import nn
 
 from dspnet_mm.errors import InputError
+from dspnet_mm.models.samplers import FixedSampler, PhasedSampler
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from dspnet_mm.phases import Phases
 from dspnet_mm.subnet import ALIASES
@@ -65,8 +67,8 @@ class DSPNet(SupernetAlgorithm):
 
     Raises:
         InputError: If ``target``, ``distillation``, ``predictor_warmup`` or
-            ``grow_from`` is not one of these, or a target has no batch norms
-            of its own where these are switchable.
+            ``grow_from`` is not one of these, a target has no batch norms
+            of its own where these are switchable, or nothing trains it.
     """
     method = 'dspnet'
 
@@ -106,6 +108,7 @@ class DSPNet(SupernetAlgorithm):
                         f'target={value!r} has no batch norms of its own, as '
                         'it is no desired network: with switchable_bn give '
                         f'{", ".join(map(repr, private))}')
+        self._check_target_is_trained()
         if not 0 <= predictor_warmup < 1:
             raise InputError(f'predictor_warmup={predictor_warmup} is not '
                              'allowed: give a part of the training, in [0, 1)')
@@ -114,6 +117,23 @@ class DSPNet(SupernetAlgorithm):
         self.grow_from = None if grow_from is None else self.family[grow_from]
         if distillation == 'second_predictor':
             self.distiller = copy.deepcopy(self.head.predictor)
+
+    def _check_target_is_trained(self) -> None:
+        """Refuse one that stays, in part, as it was at the start."""
+        sampler, target = self.sampler, self.targets.values[-1]
+        if isinstance(sampler, PhasedSampler):
+            sampler = sampler.samplers.values[-1]
+        if target == 'twin' or not isinstance(sampler, FixedSampler):
+            return
+        drawn, wanted = sampler.subnet, self.family[target]
+        if any(
+                map(gt, [*wanted.widths, *wanted.depths],
+                    [*drawn.widths, *drawn.depths])):
+            name = self.family.label_of(drawn)
+            raise InputError(
+                f'target={target!r} is larger than what the sampler draws, '
+                f'{name!r} alone, so that nothing trains it: set '
+                "model.target='twin'")
 
     def init_weights(self) -> None:
         """See :class:`SupernetAlgorithm`; with what is grown from."""

@@ -140,7 +140,9 @@ class SDR(DSPNet):
             raise InputError(
                 f'sub-networks differ in {int(self.levels)} levels already, '
                 f'and clusters in {part.levels}: resume with the phases and '
-                'the train_cfg.max_epochs that the training had')
+                'the train_cfg.max_epochs that the training had; a new run '
+                'takes weights (load_from without resume) of a checkpoint '
+                'from before they parted')
         if part.levels > self.levels:
             self._divide(part.levels)
         self.sampler.part = part

@@ -10,6 +10,8 @@ from torch import nn
 from dspnet_mm.checkpoint import load_checkpoint, load_every_tensor
 from .base import SupernetAlgorithm, Views, refuse_target_options
 
+_PARTS = ('backbone', 'neck')
+
 
 @MODELS.register_module()
 class SEED(SupernetAlgorithm):
@@ -28,31 +30,39 @@ class SEED(SupernetAlgorithm):
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
-        InputError: If the checkpoint has not the teacher's weights, or an
-            option of a target network is given: the teacher does not move.
+        InputError: If an option of a target network is given: the teacher
+            does not move.
     """
     method = 'seed'
+    num_views = None
 
     def __init__(self, *args, teacher: dict, **kwargs) -> None:
         refuse_target_options('SEED', kwargs)
         super().__init__(*args, base_momentum=1., **kwargs)
-        parts = [MODELS.build(teacher[name]) for name in ('backbone', 'neck')]
-        state = load_checkpoint(teacher['checkpoint'])['state_dict']
-        for name, part in zip(('backbone.', 'neck.'), parts):
-            own = {
-                key[len(name):]: tensor
-                for key, tensor in state.items() if key.startswith(name)
-            }
-            load_every_tensor(
-                part, own, f'{teacher["checkpoint"]} does not hold the '
-                f"teacher's {name[:-1]}",
-                'Give the checkpoint of its training')
+        parts = [MODELS.build(teacher[name]) for name in _PARTS]
         self.target_net = nn.Sequential(*parts).requires_grad_(False)
+        self._teacher_checkpoint = teacher['checkpoint']
         self.train(self.training)
 
     def init_weights(self) -> None:
-        """Initialise the student."""
+        """Initialise the student, and load the teacher.
+
+        A checkpoint of the training itself holds both.
+
+        Raises:
+            InputError: If the teacher's checkpoint has not its weights.
+        """
         BaseModel.init_weights(self)
+        path = self._teacher_checkpoint
+        state = load_checkpoint(path)['state_dict']
+        for name, part in zip(_PARTS, self.target_net):
+            own = {
+                key[len(name) + 1:]: tensor
+                for key, tensor in state.items() if key.startswith(f'{name}.')
+            }
+            load_every_tensor(part, own,
+                              f"{path} does not hold the teacher's {name}",
+                              'Give the checkpoint of its training')
 
     def train(self, mode: bool = True) -> 'SEED':
         """The teacher evaluates, also while the student trains."""

@@ -12,9 +12,9 @@ model = dict(
     backbone=transfer.backbone(),
     head=dict(
         num_classes=10, in_channels=transfer.out_channels()[-1], topk=(1, )))
+data_preprocessor = transfer.normalization()
 # MMClassification's CIFAR10 is in RGB already.
-data_preprocessor = dict(transfer.normalization(), to_rgb=False)
-del data_preprocessor['bgr_to_rgb']
+data_preprocessor['to_rgb'] = not data_preprocessor.pop('bgr_to_rgb')
 
 # Downloaded to there where it is missing.
 data_root = '{{$DATA_ROOT:data/cifar-10}}'
