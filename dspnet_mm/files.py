@@ -65,6 +65,21 @@ def read_json(path: str) -> dict:
         return json.load(file)
 
 
+def check_new(folder: str) -> None:
+    """Refuse the name of a folder to make that exists, or cannot be made.
+
+    Args:
+        folder (str): Where :func:`whole_folder` is to write.
+
+    Raises:
+        InputError: If it exists, or no file could be written there.
+    """
+    if os.path.exists(folder):
+        raise InputError(f'{folder} exists: give the name of a folder to '
+                         'make, or remove it')
+    check_writable(folder)
+
+
 @contextmanager
 def whole_folder(path: str) -> Iterator[str]:
     """Write a folder so that it is there either whole or not at all.

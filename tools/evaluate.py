@@ -3,9 +3,10 @@
 """Evaluate exported networks: kNN and linear probe on frozen features."""
 import argparse
 
-from dspnet_mm.cli import add_options, command_line, markdown_table, run
+from dspnet_mm.cli import add_options, command_line, run
 from dspnet_mm.evaluation.report import BASELINES, PROBES, evaluate
 from dspnet_mm.files import check_writable, write_json
+from dspnet_mm.tables import ACCURACIES, NETWORK, rows_table
 from dspnet_mm.versions import versions
 
 
@@ -58,20 +59,7 @@ def main() -> None:
         seed=args.seed,
         device=args.device,
         probes=args.probe)
-    accuracies = dict(knn='kNN', linear='linear')
-    accuracies.update(
-        {f'linear_{probe}': f'{probe} linear'
-         for probe in args.probe})
-    print(
-        markdown_table(
-            ('method', 'sub-network', 'width', 'depth', 'params', 'FLOPs',
-             *accuracies.values()),
-            [(row['method'], row['subnet'], ' '.join(
-                f'{w:g}'
-                for w in row['widths']), ' '.join(map(str, row['depths'])),
-              f'{row["params"]:,}', f'{row["flops"]:,}',
-              *[f'{row[key]:.4f}' if key in row else '' for key in accuracies])
-             for row in rows]))
+    print(rows_table(rows, [*NETWORK, *ACCURACIES]))
     if args.out:
         report = dict(
             rows=rows,

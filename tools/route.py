@@ -324,7 +324,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if len(args.place) > 2:
         parser.error('give EXPORTS, or CONFIG and CHECKPOINT')
-    if args.top < 1 or (args.max_images or 1) < 1:
+    if args.top < 1 or (args.max_images is not None and args.max_images < 1):
         parser.error('--top and --max-images take a number of at least 1')
     return args
 

@@ -3,9 +3,10 @@
 """Show the desired networks of a config, what they cost, and the space."""
 import argparse
 
-from dspnet_mm.cli import add_options, command_line, markdown_table, run
+from dspnet_mm.cli import add_options, command_line, run
 from dspnet_mm.files import check_writable, write_json
 from dspnet_mm.slimming import build_family_of, load_config, plain_backbone_cfg
+from dspnet_mm.tables import NETWORK, rows_table
 from dspnet_mm.versions import versions
 
 
@@ -32,15 +33,7 @@ def main() -> None:
             exported_as=plain_backbone_cfg(family, subnet)['type'])
         for name, subnet in family.desired.items()
     ]
-    print(
-        markdown_table(
-            ('sub-network', 'width', 'depth', 'params', 'FLOPs',
-             'exported as'),
-            [(row['subnet'], ' '.join(f'{w:g}'
-                                      for w in row['widths']), ' '.join(
-                                          map(str, row['depths'])),
-              f'{row["params"]:,}', f'{row["flops"]:,}', row['exported_as'])
-             for row in rows]))
+    print(rows_table(rows, [*NETWORK, ('exported_as', 'exported as', str)]))
     print(f'FLOPs (multiply-adds) are those of one image of '
           f'{family.input_size}x{family.input_size} pixels.')
     print(f'The space: {family.describe_space()}.')

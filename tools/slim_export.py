@@ -8,9 +8,10 @@ from fractions import Fraction
 
 import dspnet_mm  # noqa: F401
 from dspnet_mm.checkpoint import check_exists
-from dspnet_mm.cli import add_options, markdown_table, run
+from dspnet_mm.cli import add_options, run
 from dspnet_mm.slimming import (CALIBRATION_IMAGES, build_family_of,
                                 export_subnets, load_config)
+from dspnet_mm.tables import NETWORK, rows_table
 
 
 def budget(text: str) -> int:
@@ -141,15 +142,19 @@ def main() -> None:
         further_files=[*dict.fromkeys(args.further_files)],
         device=args.device,
         force=args.force)
+    rows = [
+        dict(
+            entry,
+            subnet=entry['name'],
+            file=os.path.join(args.out_dir, f'{entry["name"]}.pth'))
+        for entry in written
+    ]
     print(
-        markdown_table(
-            ('sub-network', 'width', 'depth', 'params', 'FLOPs',
-             'largest difference', 'file'),
-            [(entry['name'], ' '.join(f'{w:g}' for w in entry['widths']),
-              ' '.join(map(str, entry['depths'])), f'{entry["params"]:,}',
-              f'{entry["flops"]:,}', f'{entry["max_abs_difference"]:.1e}',
-              os.path.join(args.out_dir, f'{entry["name"]}.pth'))
-             for entry in written]))
+        rows_table(rows, [
+            *NETWORK,
+            ('max_abs_difference', 'largest difference', '{:.1e}'.format),
+            ('file', 'file', str)
+        ]))
 
 
 if __name__ == '__main__':

@@ -28,7 +28,7 @@ from dspnet_mm.cli import command_line, markdown_table, run
 from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.files import check_writable, kept_result, write_json
 from dspnet_mm.means import mean_and_error
-from dspnet_mm.slimming import find_plain_files, load_plain
+from dspnet_mm.slimming import find_plain_files, load_plain, read_config
 from dspnet_mm.versions import merged_versions, versions
 
 TOOLS = os.path.dirname(os.path.abspath(__file__))
@@ -75,7 +75,7 @@ class Job(NamedTuple):
     def read(self) -> Config:
         """The config as its training will read it; not for threads."""
         with mock.patch.dict(os.environ, self.environment):
-            return Config.fromfile(self.config)
+            return read_config(self.config)
 
     def folder(self, cfg: Config) -> str:
         """A name that no other training has."""

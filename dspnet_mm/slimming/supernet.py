@@ -27,15 +27,18 @@ def read_config(path: str) -> Config:
     """
     try:
         return Config.fromfile(path)
+    except InputError:
+        # What a config that takes an exported network says of it.
+        raise
     except FileNotFoundError as error:
         raise InputError(f'{path} or a config it builds on does not exist '
-                         f'({error}): give the training config')
+                         f'({error}): give one that does')
     except Exception as error:
         # A config is a program of its author.
         reason = str(error).strip().split('\n')[0]
         raise InputError(f'{path} cannot be read as a config '
-                         f'({type(error).__name__}: {reason}): give the '
-                         'training config')
+                         f'({type(error).__name__}: {reason}): mend it, or '
+                         'give another')
 
 
 def load_config(path: str, options: Optional[dict] = None) -> Config:

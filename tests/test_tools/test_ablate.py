@@ -120,12 +120,21 @@ def test_an_idea_of_another_method_is_refused():
     assert 'grow-30 does not exist for us3l: choose from' in done.stderr
 
 
-def test_what_reads_files_is_refused_for_digits():
+@pytest.mark.parametrize('ideas, complaint', [
+    (['per-image-views'], 'per-image-views reads images from files'),
+    (['begin-at-random'], 'is how all networks begin'),
+    (['step-once', 'target-until-70'
+      ], "target-until-70 is the same training as 'as shipped' on digits"),
+    (['grow-50', 'target-until-50'], "same training as 'grow-50'"),
+    (['step-once', 'step-once'], "same training as 'step-once'"),
+])
+def test_what_would_be_no_comparison_is_refused(tmp_path, ideas, complaint):
     done = run_tool(
         os.path.join('benchmarks', 'ablate.py'), '--data', 'digits', '--ideas',
-        'per-image-views', '--out', 'nowhere')
+        *ideas, '--out', tmp_path / 'out')
     assert done.returncode == 2
-    assert 'reads images from files' in done.stderr
+    assert complaint in done.stderr
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_report_of_other_data_is_not_replaced(tmp_path):

@@ -16,6 +16,8 @@ from conftest import ROOT
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
+from dspnet_mm.errors import InputError
+
 NAMES = ['cat', 'dog']
 
 
@@ -94,5 +96,5 @@ def test_a_broken_archive_leaves_nothing(tool, archive, tmp_path, monkeypatch):
 
 def test_what_is_there_is_not_replaced(tool, tmp_path):
     with mock.patch.object(sys, 'argv', ['tool', '--out', str(tmp_path)]), \
-            pytest.raises(tool.InputError, match='exists: give the name of'):
+            pytest.raises(InputError, match='exists: give the name of'):
         tool.main()

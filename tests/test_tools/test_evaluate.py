@@ -38,7 +38,7 @@ def report(exports, tmp_path_factory):
     done = run_tool('evaluate.py', exports, '--data', 'digits', '--baselines',
                     'random', 'pixels', '--out', path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r'\| dspnet +\| tiny ', done.stdout)
+    assert re.search(r'\| DSPNet +\| tiny ', done.stdout)
     return path
 
 
@@ -80,7 +80,7 @@ def test_classifiers_are_trained_jointly(exports, report, tmp_path):
                     other, '--data', 'digits', '--probe', 'slimmable',
                     'switchable', '--baselines', 'pixels', '--out', path)
     assert done.returncode == 0, done.stderr
-    assert 'slimmable linear | switchable linear' in done.stdout
+    assert 'jointly, one layer sliced | jointly, one layer each' in done.stdout
     tiny, small, alone, pixels = json.loads(path.read_text())['rows']
     # One that is sliced has nothing to share.
     assert alone['linear_slimmable'] == alone['linear_switchable']
@@ -155,7 +155,7 @@ def test_all_images_are_evaluated_that_are_pretrained_on(folder):
 def test_a_folder_per_class(exports, folder):
     done = run_tool('evaluate.py', exports, '--data', folder, '--knn-k', 5)
     assert done.returncode == 0, done.stderr
-    accuracies = re.findall(r'dspnet.*\| (\d\.\d+) \| (\d\.\d+)', done.stdout)
+    accuracies = re.findall(r'DSPNet.*\| (\d\.\d+) \| (\d\.\d+)', done.stdout)
     assert len(accuracies) == 2
     assert min(float(a) for row in accuracies for a in row) > 0.9
 

@@ -13,8 +13,10 @@ from statistics import mean, stdev
 from types import SimpleNamespace
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT, run_tool
 from mmselfsup.registry import DATASETS
 
@@ -421,6 +423,71 @@ def test_a_training_is_the_same_wherever_it_is_kept(benchmark, tmp_path):
     with pytest.raises(
             InputError, match='digits-byol-seed0-lr0.06.*not exist'):
         trials.run_job(students[0], str(tmp_path))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Noise of one size, as a folder per class."""
+    generator = np.random.default_rng(0)
+    for part in ('train', 'test'):
+        for label in 'ab':
+            folder = tmp_path / 'data' / part / label
+            folder.mkdir(parents=True)
+            for number in range(16):
+                cv2.imwrite(
+                    str(folder / f'{number}.png'),
+                    generator.integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    return tmp_path / 'data'
+
+
+def test_an_interrupted_byol_is_the_uninterrupted_one(benchmark, photographs,
+                                                      tmp_path):
+    """Its views are drawn by PyTorch's generator, unlike a supernet's."""
+    module, trials = benchmark('once_vs_one_by_one'), benchmark('trials')
+    budget = module.BUDGETS['folder']['quick']._replace(
+        epochs=6, images=None, batch_size=16, base_channels=4)
+    args = SimpleNamespace(
+        data=str(photographs), budget='quick', dns=4, out=str(tmp_path))
+    with mock.patch.dict(module.BUDGETS['folder'], quick=budget):
+        job = module.Sides(args).job('byol', 'tiny', module.Setting(0.06), 0)
+    whole, _ = trials.train(job, str(tmp_path / 'whole'))
+
+    def stop(hook, runner):
+        # Behind the last checkpoint.
+        if runner.epoch == 5:
+            raise KeyboardInterrupt
+
+    with mock.patch.object(trials.ProgressHook, 'after_train_epoch', stop), \
+            pytest.raises(KeyboardInterrupt):
+        trials.train(job, str(tmp_path / 'resumed'))
+    resumed, _ = trials.train(job, str(tmp_path / 'resumed'))
+    assert os.listdir(tmp_path / 'resumed').count('epoch_6.pth') == 1
+    for (name, one), other in zip(whole.state_dict().items(),
+                                  resumed.state_dict().values()):
+        assert torch.equal(one, other), name
+
+
+def test_images_are_of_one_size_and_stay_the_same(benchmark, photographs,
+                                                  tmp_path):
+    check, place = benchmark('trials').check_images, str(photographs)
+    folder = str(tmp_path / 'trainings')
+    for _ in range(2):
+        check(place, folder)
+    check('digits', folder)
+    assert len(os.listdir(folder)) == 1
+    image = photographs / 'train' / 'b' / '3.png'
+    cv2.imwrite(str(image), np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(InputError, match='others than when .* another --out'):
+        check(place, folder)
+    check(place, str(tmp_path / 'other'))
+    # Those of the test part are resized.
+    cv2.imwrite(
+        str(photographs / 'test' / 'b' / '3.png'),
+        np.zeros((40, 32, 3), np.uint8))
+    check(place, str(tmp_path / 'another'))
+    cv2.imwrite(str(image), np.zeros((32, 40, 3), np.uint8))
+    with pytest.raises(InputError, match='32x32 pixels and .*3.png 40x32'):
+        check(place, str(tmp_path / 'third'))
 
 
 def test_results_say_what_trained_them(benchmark):

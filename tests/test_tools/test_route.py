@@ -261,6 +261,7 @@ def test_files_of_ones_own_stay(sdr, images, tmp_path):
     (['{config}', '{other}', '--task', 'digits'], 'does not fit the config'),
     (['a', 'b', 'c', '--task', 'digits'], 'EXPORTS, or CONFIG and CHECKP'),
     (['{exports}', '--task', 'digits', '--top', '0'], 'at least 1'),
+    (['{exports}', '--task', 'digits', '--max-images', '0'], 'at least 1'),
     (['{exports}', '--task', 'digits', '--device', 'tpu'], 'tpu'),
 ])
 def test_bad_input_is_refused(sdr, trained, tmp_path, args, complaint):

@@ -154,6 +154,7 @@ def test_what_bccd_needs_is_asked_for(stem, complaint, exports,
         (['digits-det', 'nowhere'], 'nowhere does not exist'),
         (['digits-det', '{exports}', 'huge'], 'holds no huge.*small, tiny'),
         (['digits-det', '{exports}', '--seeds', 0], 'at least 1'),
+        (['{tmp}/broken.py', '{exports}'], 'SyntaxError.*mend it'),
         (['{config}', '{exports}', '--data', 'nowhere'
           ], '--data nowhere is not'),
         (['digits-det', '{exports}', '--one-by-one', '{tmp}'], 'subnets.json'),
@@ -166,6 +167,7 @@ def test_wrong_arguments_are_refused(args, complaint, exports, tmp_path):
     config = os.path.join(ROOT, 'configs', 'benchmarks', 'classification',
                           'cifar10',
                           'slimmed_ft-1xb128-steplr-200e_cifar10.py')
+    (tmp_path / 'broken.py').write_text('model = dict(')
     args = [
         str(value).format(exports=exports, tmp=tmp_path, config=config)
         for value in args

@@ -16,9 +16,9 @@ from once_vs_one_by_one import (OWN_DNS, SUPERNET, Costs, Outcome, Setting,
                                 Sides, check_earlier, figures_of,
                                 gains_by_network, parse_args, report_name,
                                 run_all)
-from result_tables import rows_table
-from trials import (COST_EPOCHS, METRICS, Idea, Job, measure_costs,
-                    report_stem, trained_with, workers)
+from result_tables import results_table
+from trials import (COST_EPOCHS, METRICS, Idea, Job, check_images,
+                    measure_costs, report_stem, trained_with, workers)
 
 from dspnet_mm.cli import command_line, run
 from dspnet_mm.errors import InputError
@@ -77,7 +77,10 @@ def growing_range() -> dict:
     return {**phases(*samplers), **_ALL_AT_ONCE}
 
 
-_OF_FILES = 'per-image-views'
+_NOT_OF_DIGITS = {
+    'per-image-views': 'reads images from files, which the digits are not',
+    'begin-at-random': 'is how all networks begin with the digits'
+}
 _PER_IMAGE_VIEW = [
     dict(type='RandomResizedCrop', size=32, scale=(0.2, 1.0)),
     dict(type='RandomFlip', prob=0.5),
@@ -203,7 +206,7 @@ _DSPNET = {
         {
             **_NO_GROWTH, 'model.distillation': 'second_predictor'
         }),
-    _OF_FILES:
+    'per-image-views':
     Idea(
         "MMSelfSup's transforms of one image at a time (folders alone)", {
             'model.data_preprocessor':
@@ -383,9 +386,9 @@ def main() -> None:
         if name not in ideas:
             raise InputError(f'--ideas {name} does not exist for '
                              f'{args.method}: choose from {", ".join(ideas)}')
-    if _OF_FILES in args.ideas and args.data == 'digits':
-        raise InputError(f'--ideas {_OF_FILES} reads images from files, which '
-                         'the digits are not: leave it out')
+    for name, reason in _NOT_OF_DIGITS.items():
+        if name in args.ideas and args.data == 'digits':
+            raise InputError(f'--ideas {name} {reason}: leave it out')
     networks = '' if args.dns == OWN_DNS else args.dns
     stem = report_stem(args, 'ablation', f'{report_name(args)}{networks}')
     check_writable(f'{stem}.json')
@@ -416,6 +419,15 @@ def main() -> None:
         return sides.job(args.method, SUPERNET, setting,
                          seed)._replace(idea=name)
 
+    known: Dict[str, str] = {}
+    for name, sides in zip(names, compared):
+        folder = job(name, sides, args.seeds[0]).folder
+        if folder in known:
+            raise InputError(f'--ideas {name} is the same training as '
+                             f'{known[folder]!r} on {args.data}: leave it out')
+        known[folder] = name
+    check_images(shipped.place, shipped.folder)
+
     with workers(args.processes) as pool:
         outcomes = run_all([[job(name, sides, seed)]
                             for name, sides in zip(names, compared)
@@ -435,7 +447,7 @@ def main() -> None:
         write_json(f'{stem}_{name}.json', dict(report, **about))
     everything = side_by_side(stem, ideas, about)
     write_json(f'{stem}.json', dict(everything, **about))
-    print(rows_table(everything['rows']))
+    print(results_table(everything['rows']))
     print(f'gains over the shipped config, in points: {stem}.json, of all '
           'ideas that have been compared like this, and a file for each')
 

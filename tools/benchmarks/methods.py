@@ -7,7 +7,7 @@ import os
 import shlex
 from typing import Dict, Iterable, List, Sequence, Tuple
 
-from result_tables import rows_table
+from result_tables import results_table
 
 from dspnet_mm.cli import command_line, run
 from dspnet_mm.errors import InputError
@@ -17,7 +17,8 @@ from dspnet_mm.versions import merged_versions
 
 # What tells reports of once_vs_one_by_one.py, and those of any comparison.
 OF_ANY = ('budget', 'seeds', 'command')
-OF_WAYS = (*OF_ANY, 'by_seed', 'costs', 'figures', 'settings', 'versions')
+OF_WAYS = (*OF_ANY, 'by_seed', 'costs', 'figures', 'seconds', 'settings',
+           'versions')
 
 
 def read(path: str,
@@ -38,7 +39,8 @@ def read(path: str,
     try:
         with open(path) as file:
             report = json.load(file)
-        if set(needed) - set(report) or not report['rows']:
+        if set(needed) - set(report) or not report['rows'] or (
+                needed == OF_WAYS and 'subnet' not in report['rows'][0]):
             raise ValueError('it says nothing of ways to train')
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f'{path} is no report ({error}): {remedy}')
@@ -155,7 +157,7 @@ def main() -> None:
             versions=merged_versions(
                 [report['versions'] for report in reports.values()]),
             command=command_line(__file__)))
-    print(rows_table(rows))
+    print(results_table(rows))
 
 
 if __name__ == '__main__':

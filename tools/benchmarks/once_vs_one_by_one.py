@@ -28,9 +28,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import MODELS
 from one_by_one import alone_cfg
-from result_tables import comparisons, rows_table
+from result_tables import comparisons, results_table
 from trials import (COST_EPOCHS, METRICS, SECONDS, TRAININGS, Data, Job,
-                    Setting, add_trial_options, check_seeds,
+                    Setting, add_trial_options, check_images, check_seeds,
                     check_trial_options, choose_setting, measure_costs,
                     report_stem, restore, run_groups, say, setting_seeds,
                     trained_with, workers)
@@ -553,8 +553,8 @@ def cumulative_costs(costs: Dict[str, Costs]) -> Dict[str, List[float]]:
 
 def table(report: dict) -> str:
     """The networks, and what the comparisons come to, in Markdown."""
-    return (f'{rows_table(report["rows"])}\n\n'
-            f'{rows_table(comparisons(report))}')
+    return (f'{results_table(report["rows"])}\n\n'
+            f'{results_table(comparisons(report))}')
 
 
 def draw(report: dict) -> Figure:
@@ -624,6 +624,7 @@ def compare(args: argparse.Namespace, method: str,
         dict: What the command writes as JSON, but for ``command``.
     """
     sides, own = (Sides(args, method, dns=dns) for dns in (args.dns, OWN_DNS))
+    check_images(sides.place, sides.folder)
     own.best = sides.best
     first = [method, sides.alone]
     # Behind them: SEED's teacher is the largest network trained by BYOL.
@@ -718,7 +719,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         '--data',
         required=True,
         help='"digits" (embedded), or a folder that holds train/CLASS/ and '
-        'test/CLASS/ (or val/CLASS/) with images')
+        'test/CLASS/ (or val/CLASS/) with images, those of train of one size')
     parser.add_argument(
         '--method',
         default='dspnet',

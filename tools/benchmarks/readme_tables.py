@@ -14,7 +14,7 @@ import re
 import sys
 from typing import List, Optional
 
-from result_tables import comparisons, rows_table
+from result_tables import comparisons, results_table
 
 from dspnet_mm.cli import run
 from dspnet_mm.errors import InputError
@@ -51,7 +51,7 @@ def table(match: re.Match) -> str:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f'{path} cannot be read ({error}): write it with the '
                          'command that its README names')
-    return f'{match[1]}\n{rows_table(rows)}\n\n{match[match.lastindex]}'
+    return f'{match[1]}\n{results_table(rows)}\n\n{match[match.lastindex]}'
 
 
 def main() -> None:

@@ -1,17 +1,10 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
-"""Rows of results as tables, alike in the READMEs and where they are made."""
-from typing import Any, Dict, List, Sequence, Union
+"""What benchmarks call their results, in READMEs and where they are made."""
+from typing import Any, Dict, List, Sequence
 
-from dspnet_mm.cli import markdown_table
 from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.means import percent
-
-
-def accuracy(value: Union[float, Dict[str, float]]) -> str:
-    """An accuracy, or the mean of several and its standard error."""
-    if isinstance(value, dict):
-        return f'{value["mean"]:.3f} ± {value["se"]:.3f}'
-    return f'{value:.3f}'
+from dspnet_mm.tables import ACCURACIES, NETWORK, accuracy, rows_table
 
 
 def gain(value: Dict[str, float]) -> str:
@@ -30,16 +23,8 @@ COLUMNS = (
     ('training', 'training', str),
     ('second_half', 'mean over the second half', accuracy),
     ('bound', 'bound', str),
-    ('method', 'method', lambda value: METHODS.get(value, value)),
-    ('subnet', 'sub-network', str),
-    ('widths', 'width', lambda value: ' '.join(f'{w:g}' for w in value)),
-    ('depths', 'depth', lambda value: ' '.join(map(str, value))),
-    ('params', 'params', '{:,}'.format),
-    ('flops', 'FLOPs', '{:,}'.format),
-    ('knn', 'kNN', accuracy),
-    ('linear', 'linear probe', accuracy),
-    ('linear_switchable', 'jointly, one layer each', accuracy),
-    ('linear_slimmable', 'jointly, one layer sliced', accuracy),
+    *NETWORK,
+    *ACCURACIES,
     ('switchable_gain', 'one each over one sliced', gain),
     ('finetuned_1', '1 % of labels', accuracy),
     ('finetuned_10', '10 % of labels', accuracy),
@@ -109,16 +94,6 @@ def comparisons(report: dict) -> List[dict]:
     return rows
 
 
-def rows_table(rows: Sequence[Dict[str, Any]]) -> str:
-    """Rows in Markdown, with the columns of ``COLUMNS`` that they have.
-
-    Args:
-        rows (Sequence[dict]): At least one; all have the first's columns.
-
-    Returns:
-        str: The table, without a newline at its end.
-    """
-    columns = [column for column in COLUMNS if column[0] in rows[0]]
-    return markdown_table([title for _, title, _ in columns],
-                          [[show(row[key]) for key, _, show in columns]
-                           for row in rows])
+def results_table(rows: Sequence[Dict[str, Any]]) -> str:
+    """Rows in Markdown, with all of ``COLUMNS`` that they have."""
+    return rows_table(rows, COLUMNS)

@@ -26,6 +26,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmselfsup.registry import DATASETS, HOOKS
+from PIL import Image
 from torch import nn
 
 from dspnet_mm.errors import InputError, VerificationError
@@ -34,8 +35,9 @@ from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
                                   iterate, knn_accuracy, linear_accuracy, pick,
                                   pick_balanced)
 from dspnet_mm.evaluation.probes import joint_linear_accuracies
-from dspnet_mm.evaluation.report import PROBES, Features, labelled_datasets
-from dspnet_mm.files import RESULT, kept_result
+from dspnet_mm.evaluation.report import (PROBES, Features, class_folders,
+                                         labelled_datasets)
+from dspnet_mm.files import RESULT, kept_result, read_json, write_json
 from dspnet_mm.models import SlimCLR, SupernetAlgorithm
 from dspnet_mm.slimming import CALIBRATION_IMAGES, recalibrate, slim
 from dspnet_mm.versions import merged_versions, versions
@@ -260,6 +262,55 @@ class Data(NamedTuple):
         return self.seed % _FOLDS
 
 
+def check_images(place: str, folder: str) -> None:
+    """Refuse images that trainings could not be compared on.
+
+    Args:
+        place (str): See :class:`Data`.
+        folder (str): Where trainings are kept, and what images they are of.
+
+    Raises:
+        InputError: If training images differ in size, which the configs'
+            batches do not allow, or the images are others than those that
+            what is kept was trained on.
+    """
+    if place == 'digits':
+        return
+    init_default_scope('mmselfsup')
+    say(f'{place}: looking at the images')
+    digest, first = hashlib.sha256(), None
+    for part, root in zip(('train', 'test'), class_folders(place)):
+        dataset = DATASETS.build(dict(type='ImageFolder', data_root=root))
+        for index in range(len(dataset)):
+            path = dataset.get_data_info(index)['img_path']
+            name = f'{part}/{dataset.name_of(index)}'
+            digest.update(f'{name} {os.path.getsize(path)}\n'.encode())
+            if part == 'test':
+                # They are resized.
+                continue
+            try:
+                with Image.open(path) as image:
+                    size = image.size
+            except OSError:
+                # Told when it is loaded.
+                continue
+            first = first or (path, size)
+            if size != first[1]:
+                raise InputError(
+                    '{} has {}x{} pixels and {} {}x{}: give training images '
+                    'of one size'.format(first[0], *first[1], path, *size))
+    found = dict(images=place, sha256=digest.hexdigest())
+    name = hashlib.sha256(place.encode()).hexdigest()[:12]
+    path = os.path.join(folder, f'images-{name}.json')
+    kept = read_json(path)
+    if kept and kept != found:
+        raise InputError(f'the images in {place} are others than when the '
+                         f'trainings in {folder} were made: give another '
+                         '--out, or the images of then')
+    if not kept:
+        write_json(path, found)
+
+
 class Job(NamedTuple):
     """A training.
 
@@ -405,6 +456,29 @@ class SpreadHook(Hook):
 
 
 @HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Goes on drawing as an interrupted training would have.
+
+    MMSelfSup's algorithms let views be drawn by PyTorch's generator, whose
+    state no checkpoint holds; those on a supernet draw by the iteration.
+    """
+
+    def __init__(self) -> None:
+        self._state: Optional[torch.Tensor] = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['random_state'] = torch.get_rng_state()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._state = checkpoint.get('random_state')
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if self._state is not None:
+            torch.set_rng_state(self._state.cpu())
+            self._state = None
+
+
+@HOOKS.register_module()
 class ProgressHook(Hook):
     """Tells each fifth of a training on stderr, which tools have in common.
 
@@ -467,6 +541,7 @@ def train(job: Job, folder: str) -> Tuple[nn.Module, Dict[str, Any]]:
           for hook in cfg.custom_hooks if hook.type in _NEEDED_HOOKS),
         dict(type='SpreadHook'),
         dict(type='CostHook'),
+        dict(type='RandomStateHook'),
         dict(type='ProgressHook', name=str(job))
     ]
     # It looks at supernets alone, and takes time.

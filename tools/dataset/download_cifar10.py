@@ -9,8 +9,8 @@ from urllib.error import URLError
 from torchvision.datasets import CIFAR10
 
 from dspnet_mm.cli import run
-from dspnet_mm.errors import InputError, VerificationError
-from dspnet_mm.files import check_writable, whole_folder
+from dspnet_mm.errors import VerificationError
+from dspnet_mm.files import check_new, whole_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,10 +34,7 @@ def write(dataset: CIFAR10, folder: str) -> None:
 
 def main() -> None:
     args = parse_args()
-    if os.path.exists(args.out):
-        raise InputError(f'{args.out} exists: give the name of a folder to '
-                         'make, or remove it')
-    check_writable(args.out)
+    check_new(args.out)
     with whole_folder(args.out) as folder, \
             tempfile.TemporaryDirectory() as archive:
         for part, train in (('train', True), ('test', False)):

@@ -18,8 +18,7 @@ from pycocotools import mask as coco_mask
 import dspnet_mm  # noqa: F401
 from dspnet_mm.cli import run
 from dspnet_mm.datasets.digit_scenes import SCENE_SIZE, box_of, digit_scenes
-from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, whole_folder
+from dspnet_mm.files import check_new, whole_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,10 +94,7 @@ def write_split(folder: str, split: str, number: int) -> None:
 
 def main() -> None:
     args = parse_args()
-    if os.path.exists(args.out):
-        raise InputError(f'{args.out} exists: give the name of a folder to '
-                         'make, or remove it')
-    check_writable(args.out)
+    check_new(args.out)
     with whole_folder(args.out) as folder:
         for split in ('train', 'test'):
             write_split(folder, split, getattr(args, split))

@@ -23,7 +23,7 @@ from dspnet_mm.cli import add_options, command_line, markdown_table, run
 from dspnet_mm.datasets import EmbeddedDigits, UnreadableImage
 from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.errors import InputError
-from dspnet_mm.files import check_writable, is_in, whole_folder, write_json
+from dspnet_mm.files import check_new, is_in, whole_folder, write_json
 from dspnet_mm.versions import versions
 
 _SIZE = 32
@@ -318,10 +318,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if os.path.exists(args.out):
-        raise InputError(f'{args.out} exists: give another folder, or remove '
-                         'it')
-    check_writable(args.out)
+    check_new(args.out)
     generator = np.random.default_rng(args.seed)
     worlds = dict(
         digits=digits(args, generator),
