@@ -27,6 +27,10 @@ _ALLOWED = {
 }
 
 
+class NotOnTheList(InputError):
+    """A checkpoint asks for what it may not hold."""
+
+
 class _Refused(Exception):
     """A file names something that is not on the list."""
 
@@ -178,7 +182,8 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
 
     Raises:
         InputError: If there is no such file, it is damaged, is no checkpoint
-            with a ``state_dict``, or names what is not on the list.
+            with a ``state_dict``, or names what is not on the list
+            (:class:`NotOnTheList`).
     """
     check_exists(path)
     try:
@@ -196,7 +201,7 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
             pickle_module=_RESTRICTED_PICKLE,
             weights_only=False)
     except _Refused as error:
-        raise InputError(
+        raise NotOnTheList(
             f'{path} asks for {error}, which is not on the list of what a '
             'checkpoint may hold; it was not run. Use a checkpoint that '
             'MMEngine wrote')

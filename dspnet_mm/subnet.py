@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from operator import ge
 from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -85,6 +86,16 @@ class Subnet:
         if self.groups:
             text += f"_g{'-'.join(map(str, self.groups))}"
         return text
+
+    def holds(self, other: 'Subnet') -> bool:
+        """Whether another one is nowhere wider or deeper.
+
+        Args:
+            other (Subnet): Of the same family, without groups of channels.
+        """
+        return all(
+            map(ge, [*self.widths, *self.depths],
+                [*other.widths, *other.depths]))
 
 
 def _is_number(value) -> bool:

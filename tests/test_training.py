@@ -236,10 +236,7 @@ def test_the_seeds_of_a_run_are_resumed(tmp_path, sampler_seed):
             'type': 'ConcatDataset',
             'datasets': [dict(type='EmbeddedDigits')] * 2
         }
-    }, 'ConcatDataset cannot be drawn again.*ImageFolder'),
-    ({
-        'optim_wrapper.paramwise_cfg': dict(norm_decay_mult=0.)
-    }, 'norm_decay_mult does not reach'),
+    }, 'ConcatDataset does not draw the same.*ImageFolder'),
     ({
         'train_dataloader.batch_size': 97
     }, '96 images are fewer than .* takes, 97'),
@@ -256,6 +253,20 @@ def test_what_could_not_be_resumed_is_refused(tmp_path, changes, complaint):
     cfg = digits_cfg(tmp_path)
     cfg.merge_from_dict(changes)
     with pytest.raises(InputError, match=complaint):
+        train(cfg)
+
+
+@pytest.mark.parametrize('multiplier', [1., 0.])
+def test_decay_that_would_not_reach_batch_norms_is_refused(
+        tmp_path, multiplier):
+    cfg = digits_cfg(tmp_path)
+    cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=multiplier)
+    # Part of an epoch will do.
+    cfg.train_dataloader.num_batch_per_epoch = 1
+    if multiplier == 1:
+        assert train(cfg).iter == 1
+        return
+    with pytest.raises(InputError, match='norm_decay_mult does not reach'):
         train(cfg)
 
 

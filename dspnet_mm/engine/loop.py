@@ -43,13 +43,15 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
                 'ResumableSampler, or train_cfg.type=EpochBasedTrainLoop and '
                 'do without exact resuming')
         dataset = self.dataloader.dataset
-        if not isinstance(dataset, PretrainDataset):
+        # That of num_batch_per_epoch passes on what is drawn.
+        if not isinstance(
+                getattr(dataset, '_dataset', dataset), PretrainDataset):
             raise InputError(
-                f'views of {type(dataset).__name__} cannot be drawn again, as '
+                f'{type(dataset).__name__} does not draw the same views '
+                'again, nor pass over images that cannot be read, as '
                 'ResumableTrainLoop asks: set train_dataloader.dataset.type='
                 'ImageFolder, with all images below one folder, or '
-                'train_cfg.type=EpochBasedTrainLoop and do without exact '
-                'resuming')
+                'train_cfg.type=EpochBasedTrainLoop and do without')
         self._check_decay()
         batches = self._accumulated_batches()
         if isinstance(batch_sampler, ClusterBatchSampler):
@@ -75,10 +77,11 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def _check_decay(self) -> None:
         wrapper = self.runner.optim_wrapper
         # MMEngine knows batch norms by their class, which is another here.
-        if isinstance(wrapper, dict) and 'norm_decay_mult' in (
-                wrapper.get('paramwise_cfg') or {}) and any(
-                    isinstance(module, SlimmableBatchNorm)
-                    for module in self.runner.model.modules()):
+        multipliers = isinstance(wrapper,
+                                 dict) and wrapper.get('paramwise_cfg') or {}
+        if multipliers.get('norm_decay_mult') not in (None, 1) and any(
+                isinstance(module, SlimmableBatchNorm)
+                for module in self.runner.model.modules()):
             raise InputError(
                 'optim_wrapper.paramwise_cfg.norm_decay_mult does not reach '
                 'slimmable batch norms: give custom_keys instead, as '

@@ -5,7 +5,6 @@ A sampler is a function of the iteration, a seed, and the part of the training
 that is done: all processes draw the same, and a resumed run draws what the
 uninterrupted one would have.
 """
-from operator import lt
 from typing import List, Sequence
 
 import numpy as np
@@ -68,14 +67,8 @@ class SandwichSampler:
         self.smallest = family[smallest]
         self._desired = [
             subnet for subnet in family.desired.values()
-            if not self._is_less(subnet)
+            if subnet.holds(self.smallest)
         ]
-
-    def _is_less(self, subnet: Subnet) -> bool:
-        """Whether it is anywhere narrower or less deep than the smallest."""
-        return any(
-            map(lt, [*subnet.widths, *subnet.depths],
-                [*self.smallest.widths, *self.smallest.depths]))
 
     @property
     def draws_only_desired(self) -> bool:

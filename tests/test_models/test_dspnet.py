@@ -103,6 +103,22 @@ def test_with_the_supernet_alone_it_is_mmselfsups_byol():
     assert (ours - theirs).norm() <= 1e-3 * (ours - initial).norm()
 
 
+@pytest.mark.parametrize('name, settings, warns', [
+    ('tiny', dict(), True),
+    ('tiny', dict(target='tiny'), False),
+    ('tiny', dict(target='twin'), False),
+    ('tiny', dict(grow_from='tiny'), False),
+    ('largest', dict(), False),
+])
+def test_a_target_that_nothing_trains_is_told(name, settings, warns, caplog):
+    MMLogger.get_instance(f'test-{uuid.uuid4()}').addHandler(caplog.handler)
+    model = build(sampler=dict(type='FixedSampler', name=name), **settings)
+    model.init_weights()
+    told = [text for text in caplog.messages if 'is larger than' in text]
+    assert len(told) == warns
+    assert not warns or "trained, 'tiny' alone" in told[0]
+
+
 @pytest.mark.parametrize('number', [1, 3])
 def test_other_than_two_views_are_refused(number):
     data = batch()
@@ -364,12 +380,6 @@ def test_unknown_ways_to_learn_are_refused():
             build(target=target)
     with pytest.raises(InputError, match='the last one 1'):
         build(target=[dict(subnet='tiny', until=0.5)])
-    alone = dict(type='FixedSampler', name='tiny')
-    phases = [dict(type='AllDesiredSampler', until=0.5), dict(alone, until=1)]
-    for sampler in (alone, dict(type='PhasedSampler', phases=phases)):
-        with pytest.raises(InputError, match="draws, 'tiny' alone"):
-            build(sampler=sampler)
-        build(sampler=sampler, target='tiny')
     for wrong in (-0.1, 1):
         with pytest.raises(InputError, match=f'predictor_warmup={wrong}'):
             build(predictor_warmup=wrong)
@@ -764,6 +774,62 @@ def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
     with pytest.raises(
             FloatingPointError, match='iteration 20 of such in a row'):
         model.train_step(batch(), wrapper)
+
+
+class Scaler:
+    """Halves its scale at a gradient that overflows, as PyTorch's does.
+
+    That one, before PyTorch 2.3, is for GPUs alone.
+    """
+
+    def __init__(self):
+        self.of_step = 1.
+
+    def is_enabled(self):
+        return True
+
+    def get_scale(self):
+        return self.of_step
+
+    def scale(self, loss):
+        return loss * self.of_step
+
+    def unscale_(self, optimizer):
+        pass
+
+    def step(self, optimizer):
+        grads = [
+            p.grad for group in optimizer.param_groups for p in group['params']
+            if p.grad is not None
+        ]
+        self.overflowed = not all(grad.isfinite().all() for grad in grads)
+        if not self.overflowed:
+            optimizer.step()
+
+    def update(self, new_scale=None):
+        self.of_step *= 0.5 if self.overflowed else 1
+
+
+@pytest.mark.parametrize('ruined, harmless', [(None, True), ('tiny', False),
+                                              ('large', False)])
+def test_what_a_scaler_skips_is_told_from_the_rest(ruined, harmless):
+    """Of the steps of an iteration, one for each sub-network."""
+    model = build(
+        sampler=dict(type='AllDesiredSampler'), step_each_subnet=True)
+    wrapper = AmpOptimWrapper(
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    wrapper.loss_scaler = Scaler()
+    poison(model, ruined)
+    overflowing = 'middle' if ruined == 'large' else 'large'
+
+    def overflow(grad):
+        active = model.family.label_of(model.backbone.active_subnet)
+        return grad * float('inf' if active == overflowing else 1)
+
+    model.backbone.conv1.weight.register_hook(overflow)
+    model.train_step(batch(), wrapper)
+    assert model.skipped_in_a_row == 1
+    assert model.only_scale_overflowed == harmless
 
 
 @pytest.mark.skipif(

@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import ROOT, run_tool
 from mmselfsup.registry import DATASETS
+from PIL import Image
 
 from dspnet_mm.errors import InputError, VerificationError
 from dspnet_mm.evaluation import ImageFormat
@@ -487,6 +488,13 @@ def test_images_are_of_one_size_and_stay_the_same(benchmark, photographs,
     check(place, str(tmp_path / 'another'))
     cv2.imwrite(str(image), np.zeros((32, 40, 3), np.uint8))
     with pytest.raises(InputError, match='32x32 pixels and .*3.png 40x32'):
+        check(place, str(tmp_path / 'third'))
+    # What lies on its side is 32 wide and 40 high.
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.new('RGB', (40, 32)).save(image.with_suffix('.jpg'), exif=tags)
+    image.unlink()
+    with pytest.raises(InputError, match='32x32 pixels and .*3.jpg 32x40'):
         check(place, str(tmp_path / 'third'))
 
 

@@ -51,6 +51,8 @@ _LABELS = dict(finetuned_1=0.01, finetuned_10=0.1)
 _K = 20
 _BATCH_SIZE = 1024
 _FOLDS = 3
+# EXIF's tag; above 4, the image lies on its side.
+_ORIENTATION = 0x0112
 # Hooks that trainings cannot do without; all others look on, and take time.
 _NEEDED_HOOKS = ('ClusterHook', )
 # What trainings cost, see clock().
@@ -291,8 +293,12 @@ def check_images(place: str, folder: str) -> None:
             try:
                 with Image.open(path) as image:
                     size = image.size
-            except OSError:
-                # Told when it is loaded.
+                    # As cameras that were held upright say, and loading does.
+                    if 'exif' in image.info and \
+                            image.getexif().get(_ORIENTATION, 1) > 4:
+                        size = size[::-1]
+            except Exception:
+                # As many as libraries have; it is told when it is loaded.
                 continue
             first = first or (path, size)
             if size != first[1]:
@@ -457,7 +463,7 @@ class SpreadHook(Hook):
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Goes on drawing as an interrupted training would have.
+    """Goes on drawing as an uninterrupted training would have.
 
     MMSelfSup's algorithms let views be drawn by PyTorch's generator, whose
     state no checkpoint holds; those on a supernet draw by the iteration.

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmselfsup.registry import HOOKS
 
-from dspnet_mm.checkpoint import load_checkpoint
+from dspnet_mm.checkpoint import NotOnTheList, load_checkpoint
 from dspnet_mm.engine.model_wrapper import algorithm_of
 from dspnet_mm.errors import InputError
 from dspnet_mm.files import whole_file
@@ -131,7 +131,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """See whether what this run saves can be loaded again."""
         try:
             load_checkpoint(path)
-        except InputError as error:
+        except NotOnTheList as error:
             raise InputError(
                 'what this training saves could not be resumed, slimmed or '
                 f'evaluated ({str(error).partition(";")[0]}): leave out the '

@@ -113,14 +113,15 @@ class SupernetAlgorithm(BaseModel):
         skipped_in_a_row (int): How many iterations in a row, up to the last
             one, had a step skipped because something was not finite; those
             that only accumulate gradients do not count.
-        only_scale_overflowed (bool): Whether what was skipped last was but a
-            loss scaler finding its scale.
+        only_scale_overflowed (bool): Whether all that was skipped in the last
+            such iteration was by a loss scaler finding its scale.
+        num_views (int, optional): How many views of an image the loss is of;
+            None, any number. A subclass may say otherwise.
 
     Raises:
         InputError: If the parts do not fit together.
     """
     method = 'supernet'
-    # How many views of an image the loss is of; None, any.
     num_views: Optional[int] = 2
 
     def __init__(self,
@@ -441,6 +442,7 @@ class SupernetAlgorithm(BaseModel):
         with closing(self._subnet_losses(views, optim_wrapper)) as losses:
             for label, loss, weight, spread_ in losses:
                 weighted = loss * weight
+                total = total + weighted.detach()
                 # A backward pass counts as one of gradient accumulation's
                 # iterations: take that back for all but the first, so that
                 # a step counts as one.
@@ -459,7 +461,6 @@ class SupernetAlgorithm(BaseModel):
                 if self.average_gradients:
                     self._count(weight)
                 passes += 1
-                total = total + (loss * weight).detach()
                 logged.setdefault(f'loss_{label}', []).append(loss.detach())
                 logged.setdefault(f'spread_{label}', []).append(spread_)
                 self._pending_losses[label] = self._pending_losses.get(
@@ -536,15 +537,19 @@ class SupernetAlgorithm(BaseModel):
         if wrong is None or overflow:
             # A scaler sees for itself that there is no step to be made.
             optim_wrapper.step()
-        self.only_scale_overflowed = overflow and scaler.get_scale() < scale
+        harmless = overflow and scaler.get_scale() < scale
         if overflow:
             wrong = f'The gradient, scaled by {scale:g}, is'
             # What is skipped while it finds its scale is no reason to stop.
-            stop = stop and not self.only_scale_overflowed
+            stop = stop and not harmless
         optim_wrapper.zero_grad()
         if wrong is None:
             return True
-        self.skipped_in_a_row = self._skipped_before + 1
+        if self.skipped_in_a_row == self._skipped_before:
+            # The first of the iteration's steps that is skipped.
+            self.skipped_in_a_row += 1
+            self.only_scale_overflowed = harmless
+        self.only_scale_overflowed &= harmless
         rate = optim_wrapper.get_lr()['lr'][0]
         message = (f'{wrong} not finite at iteration '
                    f'{self.current_iteration + 1}, learning rate {rate:.3g}')

@@ -1,16 +1,17 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import copy
+import logging
 from contextlib import contextmanager, nullcontext
-from operator import gt
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmselfsup.registry import MODELS
 from torch import nn
 
 from dspnet_mm.errors import InputError
-from dspnet_mm.models.samplers import FixedSampler, PhasedSampler
+from dspnet_mm.models.samplers import FixedSampler
 from dspnet_mm.models.slimmable_network import SlimmableNetwork, activate
 from dspnet_mm.phases import Phases
 from dspnet_mm.subnet import ALIASES
@@ -67,8 +68,8 @@ class DSPNet(SupernetAlgorithm):
 
     Raises:
         InputError: If ``target``, ``distillation``, ``predictor_warmup`` or
-            ``grow_from`` is not one of these, a target has no batch norms
-            of its own where these are switchable, or nothing trains it.
+            ``grow_from`` is not one of these, or a target has no batch norms
+            of its own where these are switchable.
     """
     method = 'dspnet'
 
@@ -108,7 +109,6 @@ class DSPNet(SupernetAlgorithm):
                         f'target={value!r} has no batch norms of its own, as '
                         'it is no desired network: with switchable_bn give '
                         f'{", ".join(map(repr, private))}')
-        self._check_target_is_trained()
         if not 0 <= predictor_warmup < 1:
             raise InputError(f'predictor_warmup={predictor_warmup} is not '
                              'allowed: give a part of the training, in [0, 1)')
@@ -118,27 +118,26 @@ class DSPNet(SupernetAlgorithm):
         if distillation == 'second_predictor':
             self.distiller = copy.deepcopy(self.head.predictor)
 
-    def _check_target_is_trained(self) -> None:
-        """Refuse one that stays, in part, as it was at the start."""
-        sampler, target = self.sampler, self.targets.values[-1]
-        if isinstance(sampler, PhasedSampler):
-            sampler = sampler.samplers.values[-1]
-        if target == 'twin' or not isinstance(sampler, FixedSampler):
+    def _warn_of_an_untrained_target(self) -> None:
+        target = self.targets.values[-1]
+        if target == 'twin' or not isinstance(self.sampler, FixedSampler):
             return
-        drawn, wanted = sampler.subnet, self.family[target]
-        if any(
-                map(gt, [*wanted.widths, *wanted.depths],
-                    [*drawn.widths, *drawn.depths])):
-            name = self.family.label_of(drawn)
-            raise InputError(
-                f'target={target!r} is larger than what the sampler draws, '
-                f'{name!r} alone, so that nothing trains it: set '
-                "model.target='twin'")
+        drawn = self.sampler.subnet
+        if not drawn.holds(self.family[target]):
+            print_log(
+                f'target={target!r} is larger than what is trained, '
+                f'{self.family.label_of(drawn)!r} alone: unless weights are '
+                "loaded, the rest of it stays random; model.target='twin' is "
+                'as large',
+                logger='current',
+                level=logging.WARNING)
 
     def init_weights(self) -> None:
         """See :class:`SupernetAlgorithm`; with what is grown from."""
         super().init_weights()
-        if self.grow_from is not None:
+        if self.grow_from is None:
+            self._warn_of_an_untrained_target()
+        else:
             for network in self.slimmable_networks:
                 network.start_as(self.grow_from)
             self.start_target()
