@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import ROOT, run_tool
 from mmengine.config import Config
 from mmselfsup.registry import MODELS
 
+RESULTS = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
 READMES = ('README.md', os.path.join('configs', 'dspnet', 'README.md'),
            os.path.join('configs', 'benchmarks', 'README.md'),
            os.path.join('configs', 'sdr', 'README.md'),
@@ -37,11 +39,10 @@ def test_tables_are_those_of_the_results():
 
 
 def test_results_name_their_command_and_versions():
-    folder = os.path.join(ROOT, 'tools', 'benchmarks', 'results')
-    names = [name for name in os.listdir(folder) if name.endswith('.json')]
+    names = [name for name in os.listdir(RESULTS) if name.endswith('.json')]
     assert names
     for name in names:
-        with open(os.path.join(folder, name)) as file:
+        with open(os.path.join(RESULTS, name)) as file:
             result = json.load(file)
         assert result['command'].startswith('python tools/'), name
         assert '/work' not in result['command'], name
@@ -131,6 +132,49 @@ def test_libraries_load_what_was_exported(trained_64_channels, tmp_path,
         if 'network' in part:
             both.append(scope['network'].eval()(torch.rand(1, 3, 32, 32)))
     assert [output.shape for output in both] == [(1, 512)] * 2
+
+
+@pytest.mark.parametrize(
+    'name', ['family_resnet18-small.json', 'family_resnet50_in1k.json'])
+def test_families_cost_what_the_results_say(name, tmp_path):
+    with open(os.path.join(RESULTS, name)) as file:
+        expected = json.load(file)
+    _, tool, config, *_ = shlex.split(expected['command'])
+    out = tmp_path / 'family.json'
+    done = run_tool(
+        os.path.relpath(tool, 'tools'), os.path.join(ROOT, config), '--out',
+        out)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    for key in ('rows', 'input_size'):
+        assert found[key] == expected[key]
+
+
+@pytest.mark.parametrize('script, args', [('quickstart', []),
+                                          ('transfer', ['digits-det', '-h'])])
+def test_scripts_run_the_commands_that_they_stand_for(script, args, tmp_path):
+    """In the environment that they complete first."""
+    tools = tmp_path / 'tools'
+    tools.mkdir()
+    shutil.copy(os.path.join(ROOT, 'tools', f'{script}.sh'), tools)
+    log = tmp_path / 'log'
+    (tools / 'environment.sh').write_text(f'echo environment >> {log}\n')
+    programs = tmp_path / '.venv' / 'bin'
+    programs.mkdir(parents=True)
+    for name in ('mim', 'python'):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n')
+        program.chmod(0o755)
+    subprocess.run(['bash', str(tools / f'{script}.sh'), *args], check=True)
+    environment, *commands = log.read_text().splitlines()
+    assert environment == 'environment'
+    if script == 'transfer':
+        assert commands == [f'python {tools}/transfer.py digits-det -h']
+        return
+    _, text = read('README.md').split('## Three commands of everyday use')
+    text, *_ = text.split('### What to slim')
+    assert commands == re.findall(r'^ {4}((?:mim|python) .*)$', text,
+                                  re.MULTILINE)
 
 
 def test_the_quick_start_refuses_arguments():

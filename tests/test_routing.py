@@ -102,6 +102,11 @@ def test_better_features_score_higher():
         assert score(images, labels) > score(noisy, labels)
 
 
+def test_a_linear_score_is_of_images_that_it_did_not_learn_from():
+    features = np.random.default_rng(0).normal(size=(60, 80))
+    assert linear_score(features, np.arange(60) % 2) < 0.75
+
+
 def test_each_image_is_classified_by_all_others(monkeypatch):
     monkeypatch.setattr('dspnet_mm.evaluation.probes._LEAVE_ONE_OUT_ROWS', 7)
     images, labels = load_digits(return_X_y=True)

@@ -23,6 +23,7 @@ from mmselfsup.structures import SelfSupDataSample
 from PIL import Image
 
 from dspnet_mm import InputError
+from dspnet_mm.evaluation.report import METHODS
 from dspnet_mm.models.layers import SlimmableBatchNorm
 
 # Seconds instead of minutes.
@@ -337,15 +338,22 @@ def _steps(rank, world_size, folder, cfg):
     ('slimclr-mocov2', True),
     ('slimclr-mocov3', True),
     ('slimclr-simclr', True),
+    ('us3l', False),
+    ('average_gradients', False),
 ])
 def test_two_processes_are_one_with_the_doubled_batch(tmp_path, method,
                                                       switchable_bn):
     """Synchronised batch norm included."""
     cfg = model_cfg(switchable_bn=switchable_bn)
-    if method != 'dspnet':
+    if method == 'average_gradients':
+        cfg.update(
+            average_gradients=True, sampler=dict(type='AllDesiredSampler'))
+    elif method != 'dspnet':
+        folder = method.split('-')[0]
         shipped = Config.fromfile(
-            DIGITS_CONFIG.replace(f'dspnet{os.sep}dspnet',
-                                  f'slimclr{os.sep}{method}')).model.to_dict()
+            DIGITS_CONFIG.replace(
+                f'dspnet{os.sep}dspnet',
+                f'{folder}{os.sep}{method}')).model.to_dict()
         cfg = dict(
             shipped,
             family=cfg['family'],
@@ -429,8 +437,9 @@ def _counted_steps(rank, world_size, folder):
         reduced.append(tensor.numel())
         return all_reduce(tensor, *args, **kwargs)
 
-    # The seed is sent once, before the first step.
-    assert model.seed == 0
+    # The first one's is sent once, before the first step.
+    torch.manual_seed(7 + rank)
+    assert model.seed == 7
     torch.distributed.all_reduce = count
     for step in range(3):
         views = [
@@ -564,4 +573,6 @@ def test_each_methods_run_is_resumed_slimmed_and_evaluated(config, tmp_path):
     assert done.returncode == 0, done.stderr
     method, _ = os.path.basename(config).split('_', 1)
     for network in cfg.model.family.desired:
-        assert re.search(rf'\| {method} +\| {network.name} ', done.stdout)
+        assert re.search(
+            rf'\| {re.escape(METHODS[method])} +\| {network.name} ',
+            done.stdout)

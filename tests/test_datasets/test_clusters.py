@@ -5,7 +5,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler
 from PIL import Image
@@ -38,17 +38,35 @@ def clusters(dataset, tmp_path):
     return path
 
 
-def make(dataset, clusters, epoch=0, rank=0, world_size=1, **kwargs):
+def sampler_of(dataset, rank=0, world_size=1):
     with mock.patch(
             'mmengine.dataset.sampler.get_dist_info',
             return_value=(rank, world_size)):
-        sampler = ResumableSampler(dataset, seed=5)
-    settings = dict(batch_size=8, num_groups=2, phases=PHASES)
-    settings.update(kwargs)
-    batches = ClusterBatchSampler(sampler, clusters=clusters, **settings)
+        return ResumableSampler(dataset, seed=5)
+
+
+def make(dataset, clusters, epoch=0, rank=0, world_size=1, **kwargs):
+    sampler = sampler_of(dataset, rank, world_size)
+    arguments = dict(batch_size=8, num_groups=2, phases=PHASES)
+    arguments.update(kwargs)
+    batches = ClusterBatchSampler(sampler, clusters=clusters, **arguments)
     batches.max_epochs = 8
     sampler.set_epoch(epoch)
     return batches
+
+
+@pytest.mark.parametrize('start', [0, 5])
+def test_processes_draw_what_one_would(dataset, start):
+    """Each image of an epoch, with the same key for its views."""
+    one = sampler_of(dataset)
+    one.start = 3 * start
+    ranks = [sampler_of(dataset, rank, 3) for rank in range(3)]
+    for sampler in ranks:
+        sampler.start = start
+    drawn = [(int(draw), draw.key) for draw in one]
+    assert len({key for _, key in drawn}) == len(CLUSTERS) - 3 * start
+    assert drawn == [(int(draw), draw.key) for together in zip(*ranks)
+                     for draw in together]
 
 
 @pytest.mark.parametrize('epoch, levels', [(0, 0), (1, 0), (2, 1), (4, 2),
@@ -116,6 +134,7 @@ def test_the_data_sample_says_which_part(dataset, clusters):
     assert isinstance(batch[0].part, Part)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 1000), min_size=1, max_size=20),
     st.integers(0, 100))

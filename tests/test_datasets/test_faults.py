@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dspnet_mm import InputError
-from dspnet_mm.datasets import Draw, UnreadableImage
+from dspnet_mm.datasets import Draw, ImageFolder, UnreadableImage
 from dspnet_mm.evaluation import ImageFormat, evaluation_dataset, iterate
 from dspnet_mm.slimming import load_plain
 
@@ -247,6 +247,36 @@ def test_a_run_stops_where_too_much_cannot_be_read(tmp_path, number):
     listed = (work_dir / 'unreadable_images.txt').read_text().splitlines()
     assert [line.split('\t')[0] for line in listed
             ] == [str(folder / f'{index:03}.png') for index in range(number)]
+
+
+@pytest.mark.parametrize(
+    'spoiled, probed, complaint',
+    [
+        # A third of those that are tried, but few of all.
+        (range(1), 3, 'at least 1 of 3 images cannot'),
+        # None of those that are tried.
+        (range(1, 4), 2, 'at least [23] of 150 images cannot'),
+    ])
+def test_a_run_stops_where_what_is_tried_or_trained_on_is_unreadable(
+        tmp_path, monkeypatch, spoiled, probed, complaint):
+    monkeypatch.setattr('dspnet_mm.engine.hooks.image_report_hook._MAX_PROBED',
+                        probed)
+    folder = make_images(tmp_path / 'images', 150)
+    for index in spoiled:
+        spoil(folder / f'{index:03}.png', FAULTS[0])
+    with pytest.raises(InputError, match=complaint):
+        train(folder_cfg(folder, tmp_path / 'run'))
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_what_nothing_can_take_the_place_of_is_told(tmp_path):
+    folder = make_images(tmp_path / 'images', 4)
+    for index in range(4):
+        spoil(folder / f'{index:03}.png', FAULTS[0])
+    dataset = ImageFolder(
+        data_root=str(folder), pipeline=[dict(type='LoadImage')])
+    with pytest.raises(InputError, match='20 images in a row cannot be'):
+        dataset[Draw(0, (0, 0, 0))]
 
 
 def test_a_folder_with_too_little_is_refused_with_its_name(tmp_path):

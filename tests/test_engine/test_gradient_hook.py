@@ -60,8 +60,11 @@ def test_the_figures_are_those_of_the_gradients():
             cosine_large_small=cosine))
 
 
-def step(probed=True, iterations=1, lr=0.1, **kwargs):
-    """Make a step of the optimizer: the state, and what was seen."""
+def step(probed=True, iterations=1, lr=0.1, anew=True, **kwargs):
+    """Make a step of the optimizer: the state, and what was seen.
+
+    Of as many iterations, with the same images unless they are drawn anew.
+    """
     torch.manual_seed(0)
     model = MODELS.build(
         model_cfg(sampler=dict(type='AllDesiredSampler'), **kwargs))
@@ -72,6 +75,8 @@ def step(probed=True, iterations=1, lr=0.1, **kwargs):
         torch.optim.SGD(model.parameters(), lr=lr),
         accumulative_counts=iterations)
     for _ in range(iterations):
+        if not anew:
+            generator.manual_seed(1)
         inputs = [
             torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2)
         ]
@@ -103,6 +108,16 @@ def test_it_sees_each_subnets_gradient_and_changes_nothing(way, group_decay):
     assert figures['imbalance_tiny'] > 0
     assert all(-1 <= value <= 1 for name, value in figures.items()
                if 'cos' in name)
+
+
+def test_accumulation_does_not_make_gradients_smaller():
+    """Each iteration's is seen whole; those of one name are added."""
+    (_, one), (_, two) = (
+        step(lr=0., iterations=iterations, anew=False, step_each_subnet=False)
+        for iterations in (1, 2))
+    for name, value in one.items():
+        factor = 2 if name.startswith('norm') else 1
+        assert two[name] == pytest.approx(factor * value, rel=1e-3), name
 
 
 @pytest.mark.parametrize('way', WAYS)

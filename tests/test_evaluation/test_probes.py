@@ -1,9 +1,15 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import copy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_family
 from mmselfsup.evaluation.functional import knn_eval
+from sklearn.linear_model import LogisticRegression
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from dspnet_mm import InputError
 from dspnet_mm.evaluation import (ImageFormat, evaluation_dataset,
@@ -44,6 +50,32 @@ def test_probes_tell_features_from_noise():
     assert linear_accuracy(train, test) > 0.99
     noise = np.random.default_rng(0).normal(size=(200, 16))
     assert linear_accuracy(train, (noise, test[1])) < 0.4
+
+
+def test_a_linear_probe_does_not_depend_on_the_features_scale():
+    (train, labels), (test, wanted) = blobs(60, 0), blobs(200, 1)
+    scale = np.ones(train.shape[1])
+    scale[0] = 1e4
+    expected = linear_accuracy((train, labels), (test, wanted))
+    assert 0.3 < expected < 1
+    assert linear_accuracy((train * scale, labels),
+                           (test * scale, wanted)) == expected
+
+
+def test_a_linear_probe_is_scikit_learns_with_its_penalty():
+    (train, labels), (test, wanted) = blobs(60, 0), blobs(400, 1)
+    mean, std = train.mean(0), train.std(0)
+    expected, weaker = (
+        LogisticRegression(C=c, max_iter=1000).fit(
+            (train - mean) / std, labels).score((test - mean) / std, wanted)
+        for c in (1., 100.))
+    assert expected != weaker
+    assert linear_accuracy((train, labels), (test, wanted)) == expected
+    # Jointly, of one network there is nothing else.
+    jointly, = joint_linear_accuracies([(train, labels)], [(test, wanted)],
+                                       True, 0)
+    assert jointly == pytest.approx(expected, abs=0.003)
+    assert abs(jointly - expected) < abs(jointly - weaker)
 
 
 @pytest.mark.parametrize('k', [0, 301])
@@ -131,6 +163,52 @@ def test_fine_tuning_learns_what_a_frozen_network_cannot(family):
     assert finetuned_accuracy(plain, (inputs[:60], chance), test) < 0.75
     for key, value in plain.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+def test_fine_tuning_is_the_protocol_written_out(family, monkeypatch):
+    """Of fewer images than make a batch, whose order does not count then."""
+    torch.manual_seed(0)
+    plain = slim(SlimmableResNet(family), family['tiny']).eval()
+    inputs, labels = torch.rand(40, 3, 8, 8), np.arange(40) % 2
+    weights = [
+        value.detach().clone().requires_grad_()
+        for value in plain.parameters()
+    ]
+    head = [torch.zeros(2, 16), torch.zeros(2)]
+    weights += [value.requires_grad_() for value in head]
+    names = [name for name, _ in plain.named_parameters()]
+    rates = [0.05] * len(names) + [0.2] * 2
+    momenta = [torch.zeros_like(value) for value in weights]
+    for step in range(60):
+        features = functional_call(plain, dict(zip(names, weights)), inputs)
+        loss = F.cross_entropy(
+            F.linear(features[-1].mean((2, 3)), *weights[-2:]),
+            torch.from_numpy(labels))
+        grads = torch.autograd.grad(loss, weights)
+        norm = sum(grad.square().sum() for grad in grads).sqrt()
+        with torch.no_grad():
+            for value, grad, momentum, rate in zip(weights, grads, momenta,
+                                                   rates):
+                grad = grad / max(norm, 1) + 5e-4 * value
+                momentum.mul_(0.9).add_(grad)
+                rate *= (1 + np.cos(np.pi * step / 60)) / 2
+                value -= rate * momentum
+    copies = []
+
+    def keep(network):
+        copies.append(copy.deepcopy(network))
+        return copies[0]
+
+    monkeypatch.setattr('dspnet_mm.evaluation.finetune.copy',
+                        SimpleNamespace(deepcopy=keep))
+    finetuned_accuracy(plain, (inputs, labels), (inputs, labels))
+    for name, value, start in zip(names, weights, plain.parameters()):
+        found = copies[0].get_parameter(name)
+        moved = (value - start).norm()
+        assert moved > 0, name
+        assert (found - value).norm() < 0.01 * moved, name
+    for name, value in plain.named_buffers():
+        assert torch.equal(copies[0].get_buffer(name), value), name
 
 
 @pytest.mark.parametrize('switchable', [True, False])

@@ -672,6 +672,26 @@ def test_gradients_may_be_averages(change, steps):
     assert (found - usual).norm() > 0.1 * expected.norm()
 
 
+def test_averages_begin_anew_with_each_step():
+    model = build(
+        sampler=dict(type='AllDesiredSampler'), average_gradients=True)
+    wrapper = sgd(model, lr=0.)
+    grads, zero_grad = [], wrapper.zero_grad
+
+    def keep():
+        grads.append(
+            torch.cat([
+                p.grad.flatten() for p in model.parameters()
+                if p.grad is not None
+            ]))
+        zero_grad()
+
+    wrapper.zero_grad = keep
+    for _ in range(2):
+        model.train_step(batch(), wrapper)
+    assert torch.allclose(*grads)
+
+
 def test_averages_are_of_the_subnets_that_were_sampled():
     alone = dict(sampler=dict(type='FixedSampler'))
     assert torch.equal(
@@ -728,9 +748,48 @@ def test_bfloat16_adds_up_over_subnetworks_and_accumulated_batches():
         assert (sum(alone) - together).norm() <= 1e-3 * together.norm()
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.amp, 'GradScaler'),
-    reason='PyTorch before 2.3 scales losses on GPUs alone')
+class Scaler:
+    """What PyTorch before 2.3 has for GPUs alone."""
+
+    def __init__(self, init_scale, growth_interval=2000):
+        self._scale = init_scale
+        self._growth = 2 if growth_interval == 1 else 1
+        self._overflowed = None
+
+    def is_enabled(self):
+        return True
+
+    def get_scale(self):
+        return self._scale
+
+    def scale(self, loss):
+        return loss * self._scale
+
+    def step(self, optimizer):
+        grads = [
+            p.grad for group in optimizer.param_groups for p in group['params']
+            if p.grad is not None
+        ]
+        self._overflowed = False
+        for grad in grads:
+            grad /= self._scale
+            self._overflowed |= not grad.isfinite().all()
+        if not self._overflowed:
+            optimizer.step()
+
+    def update(self, new_scale=None):
+        factor = 0.5 if self._overflowed else self._growth
+        self._scale = new_scale or factor * self._scale
+
+
+def scaler(init_scale, **kwargs):
+    """PyTorch's own, where there is one for CPUs."""
+    if hasattr(torch.amp, 'GradScaler'):
+        return torch.amp.GradScaler('cpu', init_scale=init_scale, **kwargs)
+    return Scaler(init_scale, **kwargs)
+
+
+@pytest.mark.smoke
 def test_a_scaler_steps_once_for_all_subnetworks():
     moved = []
     for scaled in (False, True):
@@ -739,8 +798,7 @@ def test_a_scaler_steps_once_for_all_subnetworks():
             optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
             accumulative_counts=2)
         if scaled:
-            wrapper.loss_scaler = torch.amp.GradScaler(
-                'cpu', init_scale=1024., growth_interval=1)
+            wrapper.loss_scaler = scaler(1024., growth_interval=1)
         before = torch.cat([p.flatten() for p in model.backbone.parameters()])
         for _ in range(2):
             assert not scaled or wrapper.loss_scaler.get_scale() == 1024
@@ -752,22 +810,21 @@ def test_a_scaler_steps_once_for_all_subnetworks():
     assert (moved[0] - moved[1]).norm() <= 1e-3 * moved[0].norm()
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.amp, 'GradScaler'),
-    reason='PyTorch before 2.3 scales losses on GPUs alone')
+@pytest.mark.smoke
 def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
     # While the scaler finds its scale, not even 'stop' stops.
     model = build(on_nonfinite='stop')
     wrapper = AmpOptimWrapper(
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=1024.)
+    wrapper.loss_scaler = scaler(1024.)
     model.backbone.conv1.weight.register_hook(lambda grad: grad * float('inf'))
     before = copy.deepcopy(model.state_dict())
     MMLogger.get_instance(f'test-{uuid.uuid4()}').addHandler(caplog.handler)
     for _ in range(19):
         model.train_step(batch(), wrapper)
         assert model.only_scale_overflowed
-    assert 'The gradient, scaled by 1024, is not finite' in caplog.messages[0]
+    told = [text for text in caplog.messages if 'gradient' in text]
+    assert 'The gradient, scaled by 1024, is not finite' in told[0]
     assert all(
         torch.equal(before[key], value)
         for key, value in model.state_dict().items())
@@ -776,40 +833,7 @@ def test_gradients_that_a_scaler_skips_are_told_and_counted(caplog):
         model.train_step(batch(), wrapper)
 
 
-class Scaler:
-    """Halves its scale at a gradient that overflows, as PyTorch's does.
-
-    That one, before PyTorch 2.3, is for GPUs alone.
-    """
-
-    def __init__(self):
-        self.of_step = 1.
-
-    def is_enabled(self):
-        return True
-
-    def get_scale(self):
-        return self.of_step
-
-    def scale(self, loss):
-        return loss * self.of_step
-
-    def unscale_(self, optimizer):
-        pass
-
-    def step(self, optimizer):
-        grads = [
-            p.grad for group in optimizer.param_groups for p in group['params']
-            if p.grad is not None
-        ]
-        self.overflowed = not all(grad.isfinite().all() for grad in grads)
-        if not self.overflowed:
-            optimizer.step()
-
-    def update(self, new_scale=None):
-        self.of_step *= 0.5 if self.overflowed else 1
-
-
+@pytest.mark.smoke
 @pytest.mark.parametrize('ruined, harmless', [(None, True), ('tiny', False),
                                               ('large', False)])
 def test_what_a_scaler_skips_is_told_from_the_rest(ruined, harmless):
@@ -818,7 +842,7 @@ def test_what_a_scaler_skips_is_told_from_the_rest(ruined, harmless):
         sampler=dict(type='AllDesiredSampler'), step_each_subnet=True)
     wrapper = AmpOptimWrapper(
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
-    wrapper.loss_scaler = Scaler()
+    wrapper.loss_scaler = scaler(1024.)
     poison(model, ruined)
     overflowing = 'middle' if ruined == 'large' else 'large'
 
@@ -832,15 +856,13 @@ def test_what_a_scaler_skips_is_told_from_the_rest(ruined, harmless):
     assert model.only_scale_overflowed == harmless
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.amp, 'GradScaler'),
-    reason='PyTorch before 2.3 scales losses on GPUs alone')
+@pytest.mark.smoke
 def test_gradients_that_a_fixed_scale_cannot_mend_stop():
     model = build(on_nonfinite='stop')
     wrapper = AmpOptimWrapper(
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
     # As AmpOptimWrapper does for loss_scale=512.
-    wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=512.)
+    wrapper.loss_scaler = scaler(512.)
     wrapper._scale_update_param = 512.
     model.backbone.conv1.weight.register_hook(lambda grad: grad * float('inf'))
     with pytest.raises(FloatingPointError, match='scaled by 512, is not'):

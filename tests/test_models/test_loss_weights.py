@@ -38,6 +38,15 @@ def test_schemes(scheme, slimclrs):
         EXPECTED[scheme].tolist()[::-1])
 
 
+def test_what_is_no_desired_network_has_a_weight_by_its_label():
+    family = make_family(
+        desired=[dict(name='middle', widths=0.5)], min_widths=0.25)
+    subnets = [family.full, family.subnet(0.75), family.smallest]
+    weights = dict(largest=3., random=0.5, smallest=0.25)
+    assert weights_of(weights, subnets, family) == [3., 0.5, 0.25]
+    assert weights_of(dict(random=0.5), subnets, family) == [1., 0.5, 1.]
+
+
 def test_alone_the_supernet_has_its_own_weight(slimclrs):
     alone = [slimclrs.full]
     assert weights_of('largest_outweighs', alone, slimclrs) == [1.]

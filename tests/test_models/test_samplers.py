@@ -43,6 +43,13 @@ def test_with_probability_one_only_desired_networks_are_drawn():
     assert not SandwichSampler(family).draws_only_desired
 
 
+def test_a_probability_is_a_share_of_the_draws():
+    family = make_family()
+    drawn = draws(SandwichSampler(family, desired_prob=0.5), number=400)
+    share = sum(family['middle'] in subnets for subnets in drawn) / 400
+    assert 0.4 < share < 0.6
+
+
 def test_the_seed_and_the_iteration_decide():
     sampler = SandwichSampler(make_family(), desired_prob=0.0)
     assert draws(sampler) == draws(sampler)

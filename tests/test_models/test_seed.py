@@ -1,4 +1,5 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
+import copy
 import os
 
 import pytest
@@ -80,6 +81,9 @@ def test_the_loss_is_the_papers():
         seen = torch.softmax(instances @ one / 0.2, 0)
         expected -= (target * seen.log()).sum() / 3
     assert head(student, teacher) == pytest.approx(expected.item(), rel=1e-5)
+    paper = SEEDHead(4, 6)
+    assert (paper.student_temperature, paper.teacher_temperature) == (0.2,
+                                                                      0.01)
 
 
 def test_the_queue_holds_the_last_features():
@@ -119,6 +123,24 @@ def test_the_student_learns_of_each_view_from_the_same_one(teacher):
             model.target_net(views[1])[0])
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     assert loss.item() != pytest.approx(swapped.item(), rel=1e-3)
+
+
+def test_a_step_contrasts_with_what_came_before(teacher):
+    """Its own features come into the queue behind it."""
+    model = build(teacher)
+    model.init_weights()
+    model.train()
+    data = batch()
+    before = copy.deepcopy(model)
+    with torch.no_grad(), activate(before.family['tiny'],
+                                   *before.slimmable_networks):
+        expected = sum(
+            before.head(
+                before.neck(before.backbone(view))[0],
+                before.target_net(view)[0]) for view in data['inputs']) / 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.)
+    losses = model.train_step(data, OptimWrapper(optimizer))
+    assert losses['loss'].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_teacher_stays_and_the_student_learns(teacher):

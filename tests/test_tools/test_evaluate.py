@@ -2,12 +2,13 @@
 import json
 import os
 import re
+import runpy
 import shutil
 
 import cv2
 import numpy as np
 import pytest
-from conftest import run_tool, train_on_digits
+from conftest import ROOT, run_tool, train_on_digits
 
 from dspnet_mm.datasets.image_folder import EXTENSIONS
 from dspnet_mm.evaluation.report import labelled_datasets, random_twin
@@ -126,6 +127,16 @@ def test_the_report_is_drawn(report):
     assert text.startswith('<?xml') and '</svg>' in text
     assert sorted(os.listdir(
         report.parent)) == ['report.json', 'report.png', 'report.svg']
+    rows = json.loads(report.read_text())['rows']
+    tool = runpy.run_path(os.path.join(ROOT, 'tools', 'plot_report.py'))
+    panels = tool['draw'](rows).axes
+    for panel, metric in zip(panels, ('knn', 'linear')):
+        *curves, pixels = panel.get_lines()
+        for curve, method in zip(curves, ('dspnet', 'random')):
+            expected = sorted((row['flops'], 100 * row[metric]) for row in rows
+                              if row['method'] == method)
+            assert curve.get_xydata() == pytest.approx(np.array(expected))
+        assert pixels.get_ydata()[0] == 100 * rows[-1][metric]
 
 
 @pytest.fixture
