@@ -200,7 +200,14 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
     assert [*report['by_seed']['alone'][0]['accuracies']['pets']] == ['alone']
     assert {*one['spreads']} == {f'cluster-{number}' for number in range(3)}
     assert 1 < report['parts'][0]['rank']['mean'] < 64
-    assert report['figures']['cost_ratio'] > 0
+    comparison, = report['comparison']
+    assert comparison['cost_ratio'] > 0
+    *_, last = report['rows']
+    for key in tool.METRICS:
+        for name, more, less in (('gain', 'routed', 'unified'),
+                                 ('regret', 'best', 'routed')):
+            assert comparison[f'{key}_{name}']['mean'] == pytest.approx(
+                last[f'{key}_{more}']['mean'] - last[f'{key}_{less}']['mean'])
     # SDR's are measured with the clusters that it makes.
     kept, = tmp_path.glob('trainings/costs-*/result.json')
     (alone, sdr), = json.loads(kept.read_text())['runs'][0]

@@ -35,6 +35,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmselfsup.registry import DATASETS
+from result_tables import results_table
 from torch import nn
 from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
                     are_finite, check_seeds, check_trial_options,
@@ -42,7 +43,7 @@ from trials import (SECONDS, TRAININGS, Idea, Job, Setting, add_trial_options,
                     restore, run_groups, run_jobs, say, setting_seeds,
                     trained_with, workers)
 
-from dspnet_mm.cli import command_line, markdown_table, run
+from dspnet_mm.cli import command_line, run
 from dspnet_mm.clustering import backbone_of
 from dspnet_mm.datasets import read_clusters, write_clusters
 from dspnet_mm.errors import InputError
@@ -754,17 +755,20 @@ def compare(args: argparse.Namespace, path: str,
     costs = costs_of(args, best, pool)
     gains = gains_of(trained['sdr'], trained[ALONE])
     regrets = regrets_of(trained['sdr'], ROUTED_BY)
-    figures = {}
-    for key in METRICS:
-        figures.update({
-            f'{key}_gain_mean': gains[key]['mean'],
-            f'{key}_gain_mean_se': gains[key]['se'],
-            f'{key}_regret_mean': regrets[key]['mean'],
-            f'{key}_regret_mean_se': regrets[key]['se']
-        })
-    figures['cost_ratio'] = costs['sdr'] / costs[ALONE]
     return dict(
-        figures=figures,
+        comparison=[
+            dict(
+                against='the unified network',
+                cost_ratio=costs['sdr'] / costs[ALONE],
+                **{
+                    f'{key}_gain': gain
+                    for key, gain in gains.items()
+                },
+                **{
+                    f'{key}_regret': regret
+                    for key, regret in regrets.items()
+                })
+        ],
         rows=rows_of(trained[ALONE], trained['sdr']),
         parts=parts_of(trained, {
             ALONE: 'the unified network',
@@ -851,10 +855,8 @@ def main() -> None:
     write_json(f'{stem}.json', report)
     with whole_file(f'{stem}.png') as path:
         draw(report).savefig(path, format='png', dpi=150)
-    print(
-        markdown_table(('figure', 'value'),
-                       [(name, f'{value:.4g}')
-                        for name, value in report['figures'].items()]))
+    for part in ('rows', 'comparison'):
+        print(results_table(report[part]))
     print(f'report: {stem}.json, picture: {stem}.png')
 
 
