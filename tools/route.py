@@ -3,7 +3,9 @@
 """Find the sub-network that suits a labelled task, without fine-tuning any.
 
 PLACE is a folder that slim_export.py wrote into, or a training config and its
-checkpoint, where sub-networks that have stages in common share the work.
+checkpoint, where sub-networks that have stages in common share the work. SDR's
+unified network is one of those ranked: the best sub-network may still know too
+little of a task that is of no cluster.
 """
 import argparse
 import os
@@ -89,7 +91,7 @@ class Task(NamedTuple):
 
 
 class Checkpoint:
-    """The sub-networks that a training desires, and the unified network.
+    """The sub-networks that a training desires, and SDR's unified network.
 
     Their batch norm is measured on the task's images, for the ranking as for
     the best.
@@ -107,7 +109,7 @@ class Checkpoint:
     @property
     def names(self) -> List[str]:
         """What is ranked."""
-        return [*self.model.family.desired]
+        return [*self.model.family.exported]
 
     @property
     def image_format(self) -> ImageFormat:
@@ -117,22 +119,18 @@ class Checkpoint:
             self.model.family.input_size)
 
     def features(self, task: Task) -> Iterator[Tuple[str, np.ndarray]]:
-        """Each sub-network's name and features."""
+        """Each network's name and features."""
         subnets = {
             name: self.model.as_trained(subnet)
             for name, subnet in self.model.family.desired.items()
         }
-        return subnets_features(
+        yield from subnets_features(
             self.model.backbone.to(self.device), subnets, task.inputs,
             task.calibration, task.batch_size)
-
-    def unified(self, task: Task) -> Optional[np.ndarray]:
-        """The features of SDR's unified network, where there is one."""
         if isinstance(self.model, SDR):
             backbone = backbone_of(self.model).to(self.device)
             recalibrate(backbone, [task.inputs[task.calibration]])
-            return task.features(backbone)
-        return None
+            yield UNIFIED, task.features(backbone)
 
     def export(self, name: str, task: Task, out: str) -> None:
         """Slim the best."""
@@ -140,7 +138,7 @@ class Checkpoint:
         cfg.train_dataloader.dataset = task.dataset
         export_subnets(
             cfg,
-            self.checkpoint, {name: self.model.family.desired[name]},
+            self.checkpoint, {name: self.model.family.exported[name]},
             out,
             seed=self.seed,
             device=self.device)
@@ -157,16 +155,10 @@ class Exports:
         self.folder = folder
         # Their files, by name: all of the networks may be too much to hold.
         self.paths: Dict[str, str] = {}
-        self.unified_path = None
         formats = []
         for path in find_plain_files([folder]):
             network = load_plain(path)
-            name = network.meta['name']
-            # Of SDR, nothing is routed to it.
-            if (network.meta['method'], name) == (SDR.method, UNIFIED):
-                self.unified_path = path
-                continue
-            self.paths[name] = path
+            self.paths[network.meta['name']] = path
             if network.image_format not in formats:
                 formats.append(network.image_format)
         if not self.paths:
@@ -187,12 +179,6 @@ class Exports:
         """Each network's name and features."""
         for name, path in self.paths.items():
             yield name, task.features(load_plain(path).backbone)
-
-    def unified(self, task: Task) -> Optional[np.ndarray]:
-        """The features of SDR's unified network, where it is exported."""
-        if self.unified_path is None:
-            return None
-        return task.features(load_plain(self.unified_path).backbone)
 
     def export(self, name: str, task: Task, out: str) -> None:
         """Copy the best."""
@@ -312,8 +298,8 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=5,
         metavar='N',
-        help='how many to print; ranking.json holds all '
-        '(default: %(default)s)')
+        help="how many to print besides SDR's unified network; ranking.json "
+        'holds all (default: %(default)s)')
     parser.add_argument(
         '--max-images',
         type=int,
@@ -348,17 +334,16 @@ def main() -> None:
         scores[name] = score(features, task.labels)
         if len(scores) % max(1, number // 10) == 0:
             print(
-                f'{len(scores)} of {number} sub-networks',
+                f'{len(scores)} of {number} networks',
                 file=sys.stderr,
                 flush=True)
     seconds = time.monotonic() - begin
-    unified = networks.unified(task)
     ranking = sorted(scores, key=lambda name: (-scores[name], name))
     rows = [dict(subnet=name, score=scores[name]) for name in ranking]
     report = dict(
         metric=args.metric,
         rows=rows,
-        unified=None if unified is None else score(unified, task.labels),
+        unified=scores.get(UNIFIED),
         images=len(task.labels),
         seconds=seconds,
         seeds=[args.seed],
@@ -376,11 +361,10 @@ def main() -> None:
             raise
         publish(folder, args.out)
     shown = [(str(place), row['subnet'], f'{row["score"]:.4f}')
-             for place, row in enumerate(rows[:args.top], 1)]
-    if unified is not None:
-        shown.append(('', 'unified', f'{report["unified"]:.4f}'))
+             for place, row in enumerate(rows, 1)
+             if place <= args.top or row['subnet'] == UNIFIED]
     print(markdown_table(('', 'sub-network', args.metric), shown))
-    print(f'{number} sub-networks on {len(task.labels)} images in '
+    print(f'{number} networks on {len(task.labels)} images in '
           f'{seconds:.0f} s; {ranking[0]} and ranking.json: {args.out}')
 
 

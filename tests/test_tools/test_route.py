@@ -1,5 +1,6 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 import importlib
+import itertools
 import json
 import os
 import re
@@ -7,9 +8,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import run_tool
 from PIL import Image
 
+from dspnet_mm.routing import METRICS
 from dspnet_mm.slimming import find_plain_files, load_plain
 
 
@@ -59,19 +62,23 @@ def test_checkpoint_and_exports_are_ranked_alike(sdr, tmp_path, metric):
         best = report['rows'][0]['subnet']
         path, = find_plain_files([out])
         assert load_plain(path).meta['name'] == best
-        assert re.search(rf'\| 1 \| {best} +\|', done.stdout)
-        assert not re.search(r'\| 3 \|', done.stdout)
+        assert re.findall(r'^\| (\d) \| (\S+)', done.stdout, re.MULTILINE) == [
+            (str(place), row['subnet'])
+            for place, row in enumerate(report['rows'], 1)
+            if place <= 2 or row['subnet'] == 'unified'
+        ]
         assert {'command', 'versions', 'seeds', 'seconds'} <= set(report)
     scores = [{
         row['subnet']: row['score']
         for row in report['rows']
     } for report in reports]
-    assert len(scores[0]) == 4
+    assert {*scores[0]} == {*map('cluster-{}'.format, range(4)), 'unified'}
     assert scores[0] == pytest.approx(scores[1], abs=0.003)
-    # It is exported, too, and nothing is routed to it.
-    unified = [report['unified'] for report in reports]
-    assert unified[0] == pytest.approx(unified[1], abs=0.003)
-    assert 'unified' not in scores[1]
+    for report in reports:
+        assert report['unified'] == {
+            row['subnet']: row['score']
+            for row in report['rows']
+        }['unified']
 
 
 def test_a_folder_is_a_task(sdr, images, tmp_path):
@@ -81,6 +88,20 @@ def test_a_folder_is_a_task(sdr, images, tmp_path):
     report = ranking_in(tmp_path / 'out')
     assert report['images'] == 24
     assert report['rows'][0]['score'] == 1
+
+
+def test_the_unified_network_may_be_the_best(sdr, images, tmp_path,
+                                             monkeypatch):
+    places = itertools.count()
+    monkeypatch.setitem(METRICS, 'knn', lambda *_: next(places))
+    done = run_tool('route.py', *sdr[:2], '--task', images, '--out',
+                    tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    weights = [
+        load_plain(os.path.join(folder, 'unified.pth')).backbone.conv1.weight
+        for folder in (tmp_path / 'out', sdr[2])
+    ]
+    assert torch.equal(*weights)
 
 
 def test_what_is_exported_is_what_was_ranked(sdr, images, tmp_path):
@@ -170,7 +191,7 @@ def test_a_failure_costs_neither_network_nor_ranking(sdr, images, tmp_path,
     kept = contents(out)
     ranking = json.loads(kept.pop('ranking-new.json'))
     assert f'{out}/ranking-new.json' in done.stderr
-    assert ranking['metric'] == 'logme' and len(ranking['rows']) == 4
+    assert ranking['metric'] == 'logme' and len(ranking['rows']) == 5
     assert kept == before
     assert [path.name for path in tmp_path.iterdir()
             if path.name[0] == '.'] == []

@@ -54,15 +54,15 @@ def test_routing_goes_by_the_training_images(tool):
     ] * 2
     sdr = [
         result(
-            pets=dict(a=(0.5, 0.7), b=(0.4, 0.8), unified=(1, 1)),
-            road=dict(a=(0.1, 0.6), b=(0.2, 0.5), unified=(1, 1))),
+            pets=dict(a=(0.5, 0.7), b=(0.4, 0.8), unified=(0.45, 0.6)),
+            road=dict(a=(0.1, 0.6), b=(0.2, 0.5), unified=(0.15, 0.55))),
         result(
-            pets=dict(a=(0.5, 0.5), b=(0.4, 0.4), unified=(1, 1)),
-            road=dict(a=(0.1, 0.6), b=(0.2, 0.7), unified=(1, 1)))
+            pets=dict(a=(0.5, 0.5), b=(0.4, 0.4), unified=(0.45, 0.45)),
+            road=dict(a=(0.1, 0.6), b=(0.2, 0.7), unified=(0.15, 0.75)))
     ]
-    # Networks a and b are taken in turn; SDR's unified one only on purpose.
     own = tool.gains_of(list(map(tool.unrouted, sdr)), unified)['knn']
-    assert own['mean'] == pytest.approx(mean([0.5, 0.4]))
+    assert own['mean'] == pytest.approx(mean([0.1, -0.05, -0.05, 0.15]))
+    # Networks a and b are taken in turn.
     by_seed = [mean([0.2, -0.1]), mean([0., 0.1])]
     gains = tool.gains_of(sdr, unified)['knn']
     assert gains['mean'] == pytest.approx(mean(by_seed))
@@ -70,12 +70,25 @@ def test_routing_goes_by_the_training_images(tool):
     # By the other metric, those that the first one leaves.
     assert tool.gains_of(sdr, unified, 'logme')['linear']['mean'] == \
         pytest.approx(mean([0.3, 0., -0.1, 0.]))
-    regret = tool.regrets_of(sdr, 'knn')['knn']
-    assert regret['mean'] == pytest.approx(mean([0.1, 0.1, 0., 0.]))
+    regret = tool.regrets_of(sdr, 'knn', sdr)['knn']
+    assert regret['mean'] == pytest.approx(mean([0.1, 0.1, 0., 0.05]))
+    # Without the unified network, which is the best of the last task.
+    parted = list(map(tool.parted, sdr))
+    assert tool.gains_of(parted, unified) == tool.gains_of(sdr, unified)
+    assert tool.regrets_of(parted, 'knn', sdr)['knn'] == regret
+    assert tool.regrets_of(parted, 'knn',
+                           parted)['knn']['mean'] == pytest.approx(0.05)
     rows = {row['task']: row for row in tool.rows_of(unified, sdr)}
     assert rows['pets']['knn_best']['mean'] == pytest.approx(0.65)
     assert rows['mean']['knn_routed']['mean'] - rows['mean']['knn_unified'][
         'mean'] == pytest.approx(gains['mean'])
+    for of_task in sdr[0]['accuracies'].values():
+        of_task['unified']['by_knn'] = 1.
+    assert tool.gains_of(sdr, unified)['knn']['mean'] == pytest.approx(
+        mean([0.1, -0.05, 0., 0.1]))
+    assert tool.gains_of(parted, unified)['knn'] == gains
+    sdr[0]['accuracies']['pets']['unified']['rank'] = 50.
+    assert tool.routed(sdr[0])['pets'].rank == 3
 
 
 def test_the_effective_rank_counts_directions(tool):
@@ -190,8 +203,10 @@ def test_all_ways_are_trained_and_compared(tool, mixture, tmp_path):
         'photographs', 'photographs, as many steps', 'shapes',
         'shapes, as many steps', 'all'
     ]
-    assert [row['metric'] for row in report['routing']
-            ] == ['knn', 'linear', 'logme', "none: SDR's own unified network"]
+    assert [row['metric'] for row in report['routing']] == [
+        'knn', 'linear', 'logme', "knn, without SDR's own unified network",
+        "none: SDR's own unified network"
+    ]
     assert report['setting_seeds'] == [10000, 10001]
     one, *_ = report['by_seed']['sdr']
     assert sorted(one['accuracies']['pets']) == [

@@ -4,7 +4,8 @@
 
 Both learn from the same mixture of worlds, at about the same cost: the
 unified network with more epochs. For each task, SDR hands over the sub-network
-that routing finds by the task's training images. SDR is also trained without
+that routing finds by the task's training images, its own unified network among
+them. SDR is also trained without
 its phases, without its distillation, without both and with clusters drawn at
 random, and the unified network on halves of the mixture, which says whether
 what else is learned from matters at all. For SDR and for the unified network,
@@ -444,7 +445,8 @@ class Routed(NamedTuple):
         found (dict): Of the network that routing finds.
         best (dict): The highest of each accuracy that any network has, which
             nobody knows before.
-        rank (float): The mean effective rank of all networks' features.
+        rank (float): The mean effective rank of all networks' features, but
+            for SDR's unified network.
     """
     found: Dict[str, float]
     best: Dict[str, float]
@@ -452,15 +454,14 @@ class Routed(NamedTuple):
 
     @classmethod
     def of(cls, networks: Dict[str, Dict[str, float]], metric: str):
-        """Route among networks, but for the unified one of SDR."""
-        chosen = [
-            worth for name, worth in sorted(networks.items())
-            if name != UNIFIED
-        ]
+        """Route among networks, as route.py does."""
+        ranked = [networks[name] for name in sorted(networks)]
         return cls(
-            max(chosen, key=lambda worth: worth[f'by_{metric}']),
-            {key: max(worth[key] for worth in chosen)
-             for key in METRICS}, mean(worth['rank'] for worth in chosen))
+            max(ranked, key=lambda worth: worth[f'by_{metric}']),
+            {key: max(worth[key] for worth in ranked)
+             for key in METRICS},
+            mean(worth['rank'] for name, worth in networks.items()
+                 if name != UNIFIED))
 
 
 def routed(result: dict, metric: str = ROUTED_BY) -> Dict[str, Routed]:
@@ -495,15 +496,24 @@ def gains_of(ours: List[dict],
     }
 
 
-def regrets_of(results: List[dict],
-               metric: str) -> Dict[str, Dict[str, float]]:
-    """What routing loses to the best sub-network, in the mean over tasks."""
+def regrets_of(results: List[dict], metric: str,
+               everything: List[dict]) -> Dict[str, Dict[str, float]]:
+    """What routing loses to the best network, in the mean over tasks.
+
+    Args:
+        results (list[dict]): Results of SDR, with what is routed to.
+        metric (str): What is routed by.
+        everything (list[dict]): The same with all networks.
+
+    Returns:
+        dict: By metric of the evaluation, ``mean`` and ``se``.
+    """
     return {
         key:
         mean_and_error([
-            mean(each.best[key] - each.found[key]
-                 for each in routed(result, metric).values())
-            for result in results
+            mean(best[task].best[key] - each.found[key]
+                 for task, each in routed(result, metric).items())
+            for result, best in zip(results, map(routed, everything))
         ])
         for key in METRICS
     }
@@ -568,34 +578,43 @@ def unrouted(result: dict) -> dict:
         })
 
 
+def parted(result: dict) -> dict:
+    """SDR's result, as if nothing could be routed to its unified network."""
+    return dict(
+        result,
+        accuracies={
+            task: {
+                name: worth
+                for name, worth in networks.items() if name != UNIFIED
+            }
+            for task, networks in result['accuracies'].items()
+        })
+
+
 def routing_of(trained: Dict[str, List[dict]]) -> List[dict]:
-    """A row for each metric to route by, and one for no routing at all."""
+    """A row for each way to route, and one for no routing at all.
+
+    What each loses, it loses to the best of all networks.
+    """
     sdr, unified = trained['sdr'], trained[ALONE]
-    rows = [(metric, gains_of(sdr, unified, metric), regrets_of(sdr, metric))
-            for metric in ROUTING]
-    own = [unrouted(result) for result in sdr]
-    lost = {
-        key:
-        mean_and_error([
-            mean(each.best[key] - other[task].found[key]
-                 for task, each in routed(result).items())
-            for result, other in zip(sdr, map(routed, own))
-        ])
-        for key in METRICS
-    }
-    rows.append(("none: SDR's own unified network", gains_of(own,
-                                                             unified), lost))
+    ways = [(metric, metric, sdr) for metric in ROUTING]
+    ways += [
+        (f"{ROUTED_BY}, without SDR's own unified network", ROUTED_BY,
+         [parted(result) for result in sdr]),
+        ("none: SDR's own unified network", ROUTED_BY,
+         [unrouted(result) for result in sdr]),
+    ]
     return [
         dict(
-            metric=metric,
+            metric=title,
             **{
                 f'{key}_gain': value
-                for key, value in gains.items()
+                for key, value in gains_of(results, unified, metric).items()
             },
             **{
                 f'{key}_regret': value
-                for key, value in regrets.items()
-            }) for metric, gains, regrets in rows
+                for key, value in regrets_of(results, metric, sdr).items()
+            }) for title, metric, results in ways
     ]
 
 
@@ -754,7 +773,7 @@ def compare(args: argparse.Namespace, path: str,
     trained.update(train(others))
     costs = costs_of(args, best, pool)
     gains = gains_of(trained['sdr'], trained[ALONE])
-    regrets = regrets_of(trained['sdr'], ROUTED_BY)
+    regrets = regrets_of(trained['sdr'], ROUTED_BY, trained['sdr'])
     return dict(
         comparison=[
             dict(
