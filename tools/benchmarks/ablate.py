@@ -228,13 +228,20 @@ _DSPNET = {
             ]
         }),
 }
+_STEP_EACH = {'model.step_each_subnet': True}
 _ALL_WIDTHS = {'model.sampler': dict(_delete_=True, type='AllDesiredSampler')}
+_SHORTER_START = {'model.sampler.phases.0.until': 0.3}
 _SLIMCLR = {
     'no-slow-start':
     Idea('all sub-networks from the start', _ALL_WIDTHS),
+    'slow-start-30':
+    Idea('the supernet is alone for the first 30 %', _SHORTER_START),
     'no-distillation':
     Idea('the smaller ones learn nothing from the online supernet',
          {'model.distillation': False}),
+    'sharp-distillation':
+    Idea('similarities are distilled at a temperature of 0.2',
+         {'model.distillation_temperature': 0.2}),
     'losses-summed':
     Idea("the supernet's loss counts as much as the others",
          {'model.loss_weights': 'sum'}),
@@ -254,6 +261,13 @@ _SLIMCLR = {
     Idea('neither slow start nor distillation nor weights', {
         **_ALL_WIDTHS, 'model.distillation': False,
         'model.loss_weights': 'sum'
+    }),
+    'step-each':
+    Idea('a step of the optimizer for each sub-network', _STEP_EACH),
+    'step-each-slow-start-30':
+    Idea('a step for each, and the supernet is alone for the first 30 %', {
+        **_STEP_EACH,
+        **_SHORTER_START
     }),
     'shared-bn':
     Idea('batch norm is shared and recalibrated',
