@@ -298,6 +298,17 @@ def test_a_run_is_resumed_from_nothing_that_runs_code(tmp_path):
     assert not (tmp_path / 'made').exists()
 
 
+def _spawn(worker, processes, *args):
+    """Call a worker with its rank, in so many processes of its own."""
+    torch.multiprocessing.spawn(_work, (worker, processes, *args), processes)
+
+
+def _work(rank, worker, *args):
+    worker(rank, *args)
+    # Threads of gloo may abort a process that ends otherwise (torch 2.0).
+    os._exit(0)
+
+
 def _join(rank, world_size, folder):
     torch.set_num_threads(1)
     if world_size > 1:
@@ -359,8 +370,7 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, method,
             family=cfg['family'],
             sampler=dict(type='AllDesiredSampler'))
     for world_size in (1, 2):
-        torch.multiprocessing.spawn(_steps, (world_size, str(tmp_path), cfg),
-                                    world_size)
+        _spawn(_steps, world_size, str(tmp_path), cfg)
     one, first, second = (
         torch.load(tmp_path / name)
         for name in ('1_0.pth', '2_0.pth', '2_1.pth'))
@@ -384,9 +394,9 @@ def _normalise(rank, world_size, folder):
 
 
 def test_batch_norm_over_two_processes_is_that_of_one(tmp_path):
-    torch.multiprocessing.spawn(_normalise, (1, str(tmp_path)), 1)
+    _spawn(_normalise, 1, str(tmp_path))
     expected = torch.load(tmp_path / 'bn_0.pth')
-    torch.multiprocessing.spawn(_normalise, (2, str(tmp_path)), 2)
+    _spawn(_normalise, 2, str(tmp_path))
     parts = [torch.load(tmp_path / f'bn_{rank}.pth') for rank in range(2)]
     for whole, *halves in zip(expected, *parts):
         assert torch.allclose(torch.cat(halves), whole, rtol=1e-3, atol=1e-3)
@@ -415,7 +425,7 @@ def _views_of_a_step(rank, world_size, folder):
 
 
 def test_processes_make_views_of_their_own_by_their_own_wrapper(tmp_path):
-    torch.multiprocessing.spawn(_views_of_a_step, (2, str(tmp_path)), 2)
+    _spawn(_views_of_a_step, 2, str(tmp_path))
     (images, views, complaint), (others, other_views, _) = (
         torch.load(tmp_path / f'views_{rank}.pth') for rank in range(2))
     assert torch.equal(images, others)
@@ -457,7 +467,7 @@ def _counted_steps(rank, world_size, folder):
 
 def test_gradients_are_reduced_once_a_step_with_the_losses(tmp_path):
     """And what one process cannot use, none does."""
-    torch.multiprocessing.spawn(_counted_steps, (2, str(tmp_path)), 2)
+    _spawn(_counted_steps, 2, str(tmp_path))
     (reduced, trained, states), (_, _, others) = (
         torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     # All parameters, and the losses of three sub-networks.
