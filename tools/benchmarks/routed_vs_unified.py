@@ -2,16 +2,17 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Compare SDR's routed sub-networks with a unified network of their size.
 
-Both learn from the same mixture of worlds, at about the same cost: the
-unified network with more epochs. For each task, SDR hands over the sub-network
-that routing finds by the task's training images, its own unified network among
+Both learn from the same mixture of worlds, at about the same cost: the unified
+network with more epochs. For each task, SDR hands over the sub-network that
+routing finds by the task's training images, its own unified network among
 them. SDR is also trained without its phases, without its distillation, without
-both and with clusters drawn at random, and the unified network on halves of the
-mixture, which says whether what else is learned from matters at all. For SDR
-and for the unified network, the learning rate and the momentum of the target
-network are the best pair from the same lists on seeds that are not reported, by
-the tasks' training images. Costs are those of training, SDR's with its
-clusters, without the routing that each task needs, all measured in one run.
+both and with clusters drawn at random, and the unified network on halves of
+the mixture, which says whether what else is learned from matters at all. For
+SDR and for the unified network, the learning rate and the momentum of the
+target network are the best pair from the same lists on seeds that are not
+reported, by the tasks' training images. Costs are those of training, SDR's
+with its clusters, without the routing that each task needs, all measured in
+one run.
 ``--alternatives`` trains SDR with other choices as well, by its setting.
 
 All seeds share the mixture and its tasks: standard errors are of training. The
