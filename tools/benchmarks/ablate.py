@@ -228,14 +228,13 @@ _DSPNET = {
             ]
         }),
 }
-_STEP_EACH = {'model.step_each_subnet': True}
 _ALL_WIDTHS = {'model.sampler': dict(_delete_=True, type='AllDesiredSampler')}
-_SHORTER_START = {'model.sampler.phases.0.until': 0.3}
+_LONGER_START = {'model.sampler.phases.0.until': 0.5}
 _SLIMCLR = {
     'no-slow-start':
     Idea('all sub-networks from the start', _ALL_WIDTHS),
-    'slow-start-30':
-    Idea('the supernet is alone for the first 30 %', _SHORTER_START),
+    'slow-start-50':
+    Idea('the supernet is alone for the first half', _LONGER_START),
     'no-distillation':
     Idea('the smaller ones learn nothing from the online supernet',
          {'model.distillation': False}),
@@ -262,12 +261,12 @@ _SLIMCLR = {
         **_ALL_WIDTHS, 'model.distillation': False,
         'model.loss_weights': 'sum'
     }),
-    'step-each':
-    Idea('a step of the optimizer for each sub-network', _STEP_EACH),
-    'step-each-slow-start-30':
-    Idea('a step for each, and the supernet is alone for the first 30 %', {
-        **_STEP_EACH,
-        **_SHORTER_START
+    'step-once':
+    _DSPNET['step-once'],
+    'step-once-slow-start-50':
+    Idea('one step, and the supernet is alone for the first half', {
+        **_STEP_ONCE,
+        **_LONGER_START
     }),
     'shared-bn':
     Idea('batch norm is shared and recalibrated',
