@@ -3,7 +3,7 @@ _base_ = './slimclr_simclr.py'
 
 model = dict(
     family=dict(depth=18, base_channels=16, stem='small', input_size=32),
-    # Of what we measured the best, beside the authors' half and one step.
+    # As in the configs of MoCo v2 and v3; not measured here.
     sampler=dict(phases=[
         dict(type='FixedSampler', until=0.3),
         dict(type='AllDesiredSampler', until=1)
