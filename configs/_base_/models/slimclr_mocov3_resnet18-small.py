@@ -3,7 +3,7 @@ _base_ = './slimclr_mocov3.py'
 
 model = dict(
     family=dict(depth=18, base_channels=16, stem='small', input_size=32),
-    # Better, as we measured, than the authors' half and one step.
+    # At least as good, as we measured, as the authors' half and one step.
     sampler=dict(phases=[
         dict(type='FixedSampler', until=0.3),
         dict(type='AllDesiredSampler', until=1)
