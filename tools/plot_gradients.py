@@ -131,7 +131,8 @@ def draw(rows: Dict[str, Curves]) -> Figure:
     axes = figure.subplots(len(rows), 2, squeeze=False, sharey='col')
     for line, (title, curves) in zip(axes, rows.items()):
         for panel, (prefix, label) in zip(line, PANELS):
-            for name, points in curves.items():
+            # In one order, so that a colour means the same in all rows.
+            for name, points in sorted(curves.items()):
                 if name.startswith(prefix):
                     panel.plot(*zip(*points), label=name[len(prefix):])
             panel.set_title(title)
