@@ -258,14 +258,16 @@ def test_distillation_has_a_least_value_where_both_agree():
     assert norms[0] == pytest.approx(norms[1], rel=0.05)
 
 
-@pytest.mark.parametrize('each', [False, True])
-def test_the_queue_takes_the_keys_of_each_step(each):
+@pytest.mark.parametrize('each, follow', [(False, False), (True, False),
+                                          (True, True)])
+def test_the_queue_takes_the_keys_of_each_step(each, follow):
     """Once, also where each sub-network makes a step of its own."""
     model = build(
         'SlimCLRMoCoV2',
         queue_size=20,
         sampler=dict(type='AllDesiredSampler'),
-        step_each_subnet=each)
+        step_each_subnet=each,
+        follow_each_step=follow)
     before = model.queue.features.clone()
     wrapper = sgd(model)
     for step in range(3):

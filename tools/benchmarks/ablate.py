@@ -268,6 +268,8 @@ _SLIMCLR = {
         **_STEP_ONCE,
         **_LONGER_START
     }),
+    'follow-once':
+    _DSPNET['follow-once'],
     'shared-bn':
     Idea('batch norm is shared and recalibrated',
          {'model.switchable_bn': False}),

@@ -9,6 +9,8 @@ model = dict(
         dict(type='AllDesiredSampler', until=1)
     ]),
     step_each_subnet=True,
+    # So does MoCo v2's, of one network: behind each step.
+    follow_each_step=True,
     # So few keys that of some thousand images one seldom meets itself.
     queue_size=256,
     base_momentum=0.99,

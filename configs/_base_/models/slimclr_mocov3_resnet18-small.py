@@ -9,6 +9,8 @@ model = dict(
         dict(type='AllDesiredSampler', until=1)
     ]),
     step_each_subnet=True,
+    # So does MoCo v3's, of one network: behind each step.
+    follow_each_step=True,
     neck=dict(hid_channels=256, out_channels=64),
     head=dict(
         predictor=dict(in_channels=64, hid_channels=256, out_channels=64)))
