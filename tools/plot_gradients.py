@@ -60,6 +60,9 @@ def read(work_dir: str) -> Curves:
 
     Where a later part begins, what was recorded before ends.
     """
+    if not os.path.isdir(work_dir):
+        raise InputError(f'there is no folder {work_dir}: give the work '
+                         'directory of a training')
     curves: Dict[str, Dict[int, float]] = {}
     for path in sorted(
             glob.glob(
@@ -128,7 +131,8 @@ def recorded(line: str) -> Tuple[int, Dict[str, float]]:
 def draw(rows: Dict[str, Curves]) -> Figure:
     """Draw each row, a panel for each kind of figure."""
     figure = Figure(figsize=(13, 3.2 * len(rows)), layout='constrained')
-    axes = figure.subplots(len(rows), 2, squeeze=False, sharey='col')
+    axes = figure.subplots(
+        len(rows), 2, squeeze=False, sharex=True, sharey='col')
     for line, (title, curves) in zip(axes, rows.items()):
         for panel, (prefix, label) in zip(line, PANELS):
             # In one order, so that a colour means the same in all rows.
@@ -199,6 +203,11 @@ def main() -> None:
                              f'{title}: put another NAME= in front of one')
         rows[title] = [read(work_dir) for work_dir in work_dirs]
         seeds[title] = [seed_of(work_dir) for work_dir in work_dirs]
+        for seed in seeds[title]:
+            if seed is not None and seeds[title].count(seed) > 1:
+                raise InputError(f'{row}: two trainings are of seed {seed}: '
+                                 'join those that differ in their seed alone, '
+                                 'others are rows of their own')
     figure = draw({
         title: pooled(trainings)
         for title, trainings in rows.items()

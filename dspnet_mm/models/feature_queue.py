@@ -17,12 +17,18 @@ class FeatureQueue(nn.Module):
         channels (int): Of a feature.
         size (int): How many it holds, at least those of a batch.
 
+    Raises:
+        InputError: If it is to hold none.
+
     Attributes:
         features (Tensor): Of length 1 each, of shape (size, channels).
     """
 
     def __init__(self, channels: int, size: int) -> None:
         super().__init__()
+        if size < 1:
+            raise InputError(f'queue_size={size} is not allowed: give at '
+                             'least the images of a batch')
         self.register_buffer('features',
                              F.normalize(torch.randn(size, channels), dim=1))
         self.register_buffer('oldest', torch.zeros((), dtype=torch.long))

@@ -6,6 +6,7 @@ from typing import Dict, Iterator, List, Optional
 import torch
 from torch import nn
 
+from dspnet_mm.errors import InputError
 from dspnet_mm.subnet import ResNetFamily, Subnet
 from .layers import SlimmableLayer, SlimmableWeight
 
@@ -34,11 +35,28 @@ class SlimmableNetwork:
         # It takes a while: every layer is told.
         if self.__dict__.get('active_subnet') == subnet:
             return
-        self.family.check_member(subnet, f'sub-network {subnet}')
+        self.check_subnet(subnet)
         # Whatever ends it half way, it will not count as done.
         self.active_subnet = None
         self._activate_layers(subnet)
         self.active_subnet = subnet
+
+    def check_subnet(self, subnet: Subnet) -> None:
+        """Refuse a sub-network that it cannot compute as.
+
+        Args:
+            subnet (Subnet): Any sub-network.
+
+        Raises:
+            InputError: If it is no member, or batch norm is switchable and
+                it is not a DN.
+        """
+        self.family.check_member(subnet, f'sub-network {subnet}')
+        if self.switchable_bn and subnet not in self.family.desired.values():
+            raise InputError(
+                f'{subnet} is no desired network, and with switchable_bn only '
+                'these have batch norms: give one of '
+                f'{", ".join(self.family.desired)}')
 
     def _activate_layers(self, subnet: Subnet) -> None:
         """Tell each layer that the sub-network uses its active channels."""
@@ -48,8 +66,7 @@ class SlimmableNetwork:
         """Whose private batch norm parameters the sub-network uses."""
         if not self.switchable_bn:
             return 0
-        named = self.family[self.family.name_of(subnet)]
-        return list(self.family.desired.values()).index(named)
+        return list(self.family.desired.values()).index(subnet)
 
     def active_layers(self) -> Dict[str, SlimmableLayer]:
         """The slimmable layers that the active sub-network uses, by name."""

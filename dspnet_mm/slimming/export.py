@@ -82,6 +82,8 @@ def export_subnets(cfg: Config,
     # In channels-last, convolutions round otherwise than the plain network's.
     model = load_supernet(cfg, checkpoint).to(
         device, memory_format=torch.contiguous_format)
+    for subnet in subnets.values():
+        model.backbone.check_subnet(model.as_trained(subnet))
     image_format = ImageFormat.from_config(
         cfg.model.get('data_preprocessor'), family.input_size)
     dataset_cfg = cfg.train_dataloader.dataset

@@ -229,6 +229,26 @@ def test_two_rows_of_one_name_are_refused(tmp_path):
     assert not picture.exists()
 
 
+def test_two_trainings_of_one_seed_are_no_means(tmp_path):
+    for name, seed in (('a', 3), ('b', 3), ('c', 4)):
+        record(tmp_path / name, (1, 1.))
+        config, = (tmp_path / name).glob('*/vis_data')
+        (config / 'config.py').write_text(f'randomness = dict(seed={seed})')
+    picture = tmp_path / 'out' / 'gradients.png'
+    row = ','.join(str(tmp_path / name) for name in 'abc')
+    done = run_tool('plot_gradients.py', row, '--out', picture)
+    assert done.returncode == 2
+    assert 'two trainings are of seed 3' in done.stderr
+    assert not picture.parent.exists()
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    done = run_tool('plot_gradients.py', tmp_path / 'none', '--out',
+                    tmp_path / 'gradients.png')
+    assert done.returncode == 2
+    assert f'there is no folder {tmp_path / "none"}' in done.stderr
+
+
 @pytest.mark.parametrize('line, name, complaint', [
     ('{"gradients/cosine_a_b": 1', 'a.png', 'scalars.json, line 1 is not'),
     ('[1]', 'a.png', 'scalars.json, line 1 is not'),

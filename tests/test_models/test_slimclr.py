@@ -349,7 +349,12 @@ def test_the_order_of_the_desired_networks_makes_no_difference(method):
         assert not torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_temperature_of_zero_is_refused():
-    with pytest.raises(
-            InputError, match='distillation_temperature=0 is not allowed'):
-        build('SlimCLRMoCoV2', distillation_temperature=0)
+@pytest.mark.parametrize('option', [
+    dict(distillation_temperature=0),
+    dict(distillation='yes'),
+    dict(queue_size=0)
+])
+def test_what_is_out_of_its_range_is_refused(option):
+    (name, value), = option.items()
+    with pytest.raises(InputError, match=f'{name}={value!r} is not allowed'):
+        build('SlimCLRMoCoV2', **option)

@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TOOLBOXES, run_tool, toolbox_models
+from conftest import ROOT, TOOLBOXES, digits_cfg, run_tool, toolbox_models
 from mmengine.config import Config
+from mmselfsup.registry import MODELS
 
 from dspnet_mm.checkpoint import sha256_of
 from dspnet_mm.slimming import export as export_module
@@ -282,6 +283,23 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
     assert 'error: ' in message
     assert re.search(complaint, message), message
     assert sorted(os.walk(tmp_path)) == before
+
+
+def test_others_have_no_switchable_batch_norm(tmp_path):
+    """Said before images are read."""
+    cfg = digits_cfg(tmp_path)
+    cfg.model.switchable_bn = True
+    cfg.model.sampler = dict(type='AllDesiredSampler')
+    cfg.dump(str(tmp_path / 'config.py'))
+    model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'epoch.pth')
+    done = run_tool('slim_export.py', tmp_path / 'config.py',
+                    tmp_path / 'epoch.pth', '--out-dir', tmp_path / 'out',
+                    '--width', '0.5')
+    assert done.returncode == 2
+    assert 'with switchable_bn' in done.stderr and 'large' in done.stderr
+    assert 'reading' not in done.stdout
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('text, number', [

@@ -38,7 +38,8 @@ class SlimCLR(SupernetAlgorithm):
         **kwargs: See :class:`SupernetAlgorithm`.
 
     Raises:
-        InputError: If the temperature is not above 0.
+        InputError: If the temperature is not above 0, or distillation is
+            neither True nor False.
     """
 
     def __init__(self,
@@ -47,6 +48,9 @@ class SlimCLR(SupernetAlgorithm):
                  distillation_temperature: float = 5.,
                  **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if not isinstance(distillation, bool):
+            raise InputError(f'distillation={distillation!r} is not allowed: '
+                             'give True or False')
         if distillation_temperature <= 0:
             raise InputError(
                 f'distillation_temperature={distillation_temperature} is not '
