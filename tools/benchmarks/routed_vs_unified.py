@@ -86,7 +86,7 @@ class Budget(NamedTuple):
 BUDGETS = dict(
     quick=Budget(5, 4, (0.06, ), ()),
     full=Budget(
-        56, 48, (0.03, 0.06, 0.12), (0.9, 0.99), widen=True, cost_part=4))
+        56, 48, (0.015, 0.03, 0.06), (0.9, 0.99), widen=True, cost_part=4))
 # The unified network that SDR is compared with; SDR has one of its own.
 ALONE = 'alone'
 # SDR, and without one of its parts.
