@@ -1,6 +1,7 @@
 # Copyright (c) The dspnet_mm authors. All rights reserved.
 """Which of many sub-networks suits a labelled task, without fine-tuning."""
-from typing import Callable, Dict, Iterator, List, Tuple
+from functools import partial
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from dspnet_mm.slimming import recalibrate
 from dspnet_mm.subnet import Subnet
 
 _LINEAR_FOLDS = 3
+_K = 20
 _LOGME_ITERATIONS = 100
 _LOGME_TOLERANCE = 1e-5
 
@@ -89,31 +91,38 @@ def linear_score(features: np.ndarray, labels: np.ndarray) -> float:
 # The first is the default, our choice: it fits nothing to the task, so that
 # few images will do, and is the fastest. The others are the alternatives.
 METRICS: Dict[str, Callable[[np.ndarray, np.ndarray], float]] = dict(
-    knn=leave_one_out_knn_accuracy, linear=linear_score, logme=logme)
+    knn=partial(leave_one_out_knn_accuracy, k=_K),
+    linear=linear_score,
+    logme=logme)
 
 
-def check_task(labels: np.ndarray, k: int, source: str) -> None:
+def check_task(labels: np.ndarray, classes_of: Sequence[str], metric: str,
+               source: str) -> None:
     """Refuse a task that cannot tell networks apart.
 
     Args:
         labels (ndarray): Shape (N, ).
-        k (int): How many neighbours vote.
+        classes_of (Sequence[str]): The name of each label.
+        metric (str): A key of ``METRICS``.
         source (str): Where it comes from, for messages.
 
     Raises:
         InputError: If it has one class, a class has fewer images than linear
-            probes have folds, or there are not more images than neighbours.
+            probes have folds, or there are not more images than the
+            neighbours that ``knn`` goes by.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
         raise InputError(f'{source} has {len(classes)} class: a task needs at '
                          'least 2 to tell networks apart')
     if counts.min() < _LINEAR_FOLDS:
-        raise InputError(f'{source} has a class of {counts.min()} image(s): '
-                         f'give at least {_LINEAR_FOLDS} of each')
-    if len(labels) <= k:
+        smallest = classes_of[classes[counts.argmin()]]
+        raise InputError(f'{source} has {counts.min()} image(s) of the class '
+                         f'{smallest}: give at least {_LINEAR_FOLDS} of each')
+    if metric == 'knn' and len(labels) <= _K:
         raise InputError(f'{source} has {len(labels)} images, not more than '
-                         f'the k={k} neighbours that vote: give more images')
+                         f'the k={_K} neighbours that vote: give more images, '
+                         'or another --metric')
 
 
 @torch.no_grad()

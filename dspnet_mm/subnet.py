@@ -335,7 +335,7 @@ class ResNetFamily:
                 key=lambda subnet: (sum(subnet.depths), -self.flops(subnet)))
         if name not in self.desired:
             raise InputError(f'no desired network is called {name!r}: the '
-                             f'family has {self._listing(self.desired)}')
+                             f'family has {self._listing(self.exported)}')
         return self.desired[name]
 
     @property

@@ -13,7 +13,8 @@ from dspnet_mm import InputError
 from dspnet_mm.evaluation import extract_features, knn_accuracy
 from dspnet_mm.evaluation.probes import leave_one_out_knn_accuracy
 from dspnet_mm.models import SlimmableResNet
-from dspnet_mm.routing import check_task, linear_score, logme, subnets_features
+from dspnet_mm.routing import (METRICS, check_task, linear_score, logme,
+                               subnets_features)
 from dspnet_mm.slimming import recalibrate, slim
 
 DEEP_AND_FLAT = make_family(
@@ -126,9 +127,16 @@ def test_each_image_is_classified_by_all_others(monkeypatch):
 
 @pytest.mark.parametrize('labels, complaint', [
     ([0] * 50, 'mine has 1 class.*at least 2'),
-    ([0] * 50 + [1, 1], r'class of 2 image\(s\).*at least 3'),
+    ([0] * 50 + [1, 1], r'2 image\(s\) of the class dog.*at least 3'),
     ([0, 1] * 10, 'has 20 images, not more than the k=20'),
 ])
 def test_what_is_no_task_is_refused(labels, complaint):
     with pytest.raises(InputError, match=complaint):
-        check_task(np.array(labels), 20, 'mine')
+        check_task(np.array(labels), ('cat', 'dog'), 'knn', 'mine')
+
+
+@pytest.mark.parametrize('metric', ['linear', 'logme'])
+def test_only_neighbours_need_more_images_than_they_are(metric):
+    labels = np.array([0, 1] * 10)
+    check_task(labels, ('cat', 'dog'), metric, 'mine')
+    assert np.isfinite(METRICS[metric](np.eye(20), labels))

@@ -81,7 +81,8 @@ def levels_of(clusters: int, groups: int) -> int:
         raise InputError(
             f'{clusters} clusters cannot come of branches that divide into '
             f'{groups}: give --groups of at least 2 and as --clusters a power '
-            'of it, e.g. --groups 4 --clusters 256')
+            f'of it, e.g. --groups {max(2, clusters)} --clusters '
+            f'{max(2, clusters)}')
     return levels
 
 

@@ -42,7 +42,6 @@ from dspnet_mm.versions import versions
 RANKING_NAME = 'ranking.json'
 # What it is called until its best network is there, too.
 _NEW_RANKING_NAME = 'ranking-new.json'
-_K = 20
 
 
 class Task(NamedTuple):
@@ -62,7 +61,7 @@ class Task(NamedTuple):
     batch_size: int
 
     @classmethod
-    def load(cls, place: str, image_format: ImageFormat,
+    def load(cls, place: str, image_format: ImageFormat, metric: str,
              max_images: Optional[int], seed: int, device: str) -> 'Task':
         """Load images, at most so many, each class in proportion."""
         dataset = labelled_datasets(place, image_format.input_size)[0]
@@ -70,10 +69,13 @@ class Task(NamedTuple):
             dataset.get_data_info(index)['gt_label']
             for index in range(len(dataset))
         ])
-        chosen = list(range(len(labels)))
+        chosen, source = list(range(len(labels))), f'--task {place}'
         if max_images is not None and max_images < len(labels):
             chosen = pick_balanced(labels, max_images / len(labels), seed)
-        check_task(labels[chosen], _K, f'--task {place}')
+            source += f' with --max-images {max_images}'
+        check_task(labels[chosen],
+                   dataset.metainfo.get('classes', np.unique(labels)), metric,
+                   source)
         inputs = torch.cat(
             [inputs for inputs, _ in iterate(dataset, image_format, chosen)])
         # The same images wherever it is built.
@@ -124,6 +126,13 @@ class Checkpoint:
             name: self.model.as_trained(subnet)
             for name, subnet in self.model.family.desired.items()
         }
+        different = len({*subnets.values()})
+        if different < len(subnets):
+            print(
+                f'only {different} of the {len(subnets)} sub-networks are '
+                'distinct at this checkpoint: those that have not parted yet '
+                'score alike',
+                file=sys.stderr)
         yield from subnets_features(
             self.model.backbone.to(self.device), subnets, task.inputs,
             task.calibration, task.batch_size)
@@ -310,13 +319,16 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if len(args.place) > 2:
         parser.error('give EXPORTS, or CONFIG and CHECKPOINT')
-    if args.top < 1 or (args.max_images is not None and args.max_images < 1):
-        parser.error('--top and --max-images take a number of at least 1')
     return args
 
 
 def main() -> None:
     args = parse_args()
+    for name in ('top', 'max_images'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f'--{name.replace("_", "-")} {value} is not '
+                             'allowed: give at least 1')
     check_device(args.device)
     ranking_path = os.path.join(args.out, RANKING_NAME)
     check_writable(ranking_path)
@@ -325,8 +337,8 @@ def main() -> None:
         args.place) == 2 else Exports(*args.place)
     check_others(args.out, networks.names)
     number = len(networks.names)
-    task = Task.load(args.task, networks.image_format, args.max_images,
-                     args.seed, args.device)
+    task = Task.load(args.task, networks.image_format, args.metric,
+                     args.max_images, args.seed, args.device)
     score = METRICS[args.metric]
     begin = time.monotonic()
     scores: Dict[str, float] = {}

@@ -29,7 +29,8 @@ def write_clusters(path: str, dataset: PretrainDataset,
         clusters (Sequence[int]): The number of each one's cluster, from 0.
     """
     with whole_file(path) as temporary, open(temporary, 'w', **_TEXT) as file:
-        writer = csv.writer(file)
+        # The csv module's own line ends are those of another system.
+        writer = csv.writer(file, lineterminator='\n')
         writer.writerow(_COLUMNS)
         for index, cluster in enumerate(clusters):
             writer.writerow((dataset.name_of(index), int(cluster)))
@@ -97,7 +98,8 @@ def read_clusters(path: str, dataset: PretrainDataset,
     wrong = clusters[(clusters < 0) | (clusters >= num_clusters)]
     if len(wrong):
         raise InputError(f'{path} has the cluster {wrong[0]}: allowed are 0 '
-                         f'to {num_clusters - 1}')
+                         f'to {num_clusters - 1}, as many as model.family has '
+                         'sub-networks, num_groups to the power of levels')
     check_sizes(clusters, num_clusters, path)
     return clusters
 

@@ -64,7 +64,8 @@ def test_a_folder_is_clustered_by_any_method(trained, tmp_path):
 
 @pytest.mark.parametrize('args, complaint', [
     (['--out', 'mine.txt'], 'no name of a .csv file'),
-    (['--out', 'mine.csv', '--clusters', 8, '--groups', 3], 'cannot come of'),
+    (['--out', 'mine.csv', '--clusters', 8, '--groups', 3
+      ], 'cannot come of.*--groups 8 --clusters 8'),
     (['--out', 'mine.csv', '--clusters', 256], '160 images cannot make 256'),
     (['--out', 'mine.csv', '--clusters', 0], '0 clusters cannot come of'),
     (['--out', 'mine.csv', '--data', 'nowhere'], 'nowhere.*is not a folder'),

@@ -116,6 +116,19 @@ def test_what_is_exported_is_what_was_ranked(sdr, images, tmp_path):
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
+def test_networks_that_have_not_parted_are_told_of(trained_sdr, images,
+                                                   tmp_path):
+    # In its first phase.
+    done = run_tool('route.py', trained_sdr.config,
+                    trained_sdr.folder / 'iter_2.pth', '--task', images,
+                    '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    report = ranking_in(tmp_path / 'out')
+    scores = {row['subnet']: row['score'] for row in report['rows']}
+    assert len({scores[f'cluster-{number}'] for number in range(4)}) == 1
+    assert 'only 1 of the 4 sub-networks are distinct' in done.stderr
+
+
 def test_other_methods_networks_are_ranked_too(trained, tmp_path):
     done = run_tool('route.py', trained.config, trained.checkpoint, '--task',
                     'digits', '--out', tmp_path)
@@ -247,7 +260,7 @@ def test_what_was_ranked_is_handed_over(sdr, images, tmp_path, metric):
       for split in ('train', 'test')], 'has 1 class'),
     (lambda task:
      [os.remove(f'{task}/train/dark/{number}.png')
-      for number in range(13)], r'class of 2 image\(s\)'),
+      for number in range(13)], r'2 image\(s\) of the class dark'),
     (lambda task: [
         os.remove(f'{task}/train/{name}/{number}.png') for number in range(6)
         for name in ('dark', 'bright')
@@ -281,8 +294,11 @@ def test_files_of_ones_own_stay(sdr, images, tmp_path):
     (['{config}', 'no.pth', '--task', 'digits'], 'no.pth does not exist'),
     (['{config}', '{other}', '--task', 'digits'], 'does not fit the config'),
     (['a', 'b', 'c', '--task', 'digits'], 'EXPORTS, or CONFIG and CHECKP'),
-    (['{exports}', '--task', 'digits', '--top', '0'], 'at least 1'),
-    (['{exports}', '--task', 'digits', '--max-images', '0'], 'at least 1'),
+    (['{exports}', '--task', 'digits', '--top', '0'], '--top 0.*at least 1'),
+    (['{exports}', '--task', 'digits', '--max-images', '0'
+      ], '--max-images 0.*at least 1'),
+    (['{exports}', '--task', 'digits', '--max-images', '12'
+      ], r'digits with --max-images 12 has \d image\(s\) of the class \d'),
     (['{exports}', '--task', 'digits', '--device', 'tpu'], 'tpu'),
 ])
 def test_bad_input_is_refused(sdr, trained, tmp_path, args, complaint):
